@@ -135,7 +135,7 @@ def wanted_units(items: Sequence[Mapping[str, Any]]) -> list[Wanted]:
         name = full_name(str(item["name"]))
         unit = Wanted(name, item.get("enabled"), item.get("state"), item.get("masked"))
         if not _NAME.match(name):
-            problems.append("%r is not the name of a unit; globs and paths are not accepted, write for example 'nginx.service'." % item["name"])
+            problems.append("%r is not the name of a unit; write one like 'nginx.service', no glob and no path." % item["name"])
         elif name.rpartition(".")[0].endswith("@"):
             problems.append("%s is a template; name an instance of it, for example %s." % (name, name.replace("@.", "@main.")))
         if name in seen:
@@ -361,7 +361,9 @@ def _drop_hopeless_starts(plans: Mapping[str, Plan], found: Mapping[str, Found])
             item.notes.append("not started: a condition of the unit was not met at the last attempt")
 
 
-def _execute(wanted: Mapping[str, Wanted], found: dict[str, Found], plans: dict[str, Plan], manager: Manager, report: Report) -> dict[str, Found]:
+def _execute(
+    wanted: Mapping[str, Wanted], found: dict[str, Found], plans: dict[str, Plan], manager: Manager, report: Report
+) -> dict[str, Found]:
     names = list(wanted)
     unmask = [name for name in names if "unmask" in plans[name].actions]
     if unmask:
@@ -403,7 +405,9 @@ def _call(manager: Manager, verb: str, ids: Sequence[str]) -> None:
         raise UnitError(["systemctl %s %s failed: %s" % (verb, " ".join(ids), message)])
 
 
-def _judge(verb: str, rc: int, message: str, plans: Mapping[str, Plan], after: Mapping[str, Found], manager: Manager, report: Report) -> list[str]:
+def _judge(
+    verb: str, rc: int, message: str, plans: Mapping[str, Plan], after: Mapping[str, Found], manager: Manager, report: Report
+) -> list[str]:
     """Who failed, each with its journal. A simple service that dies at once fails although systemctl was content."""
     affected = [name for name in plans if verb in plans[name].actions]
     failures: list[str] = []
@@ -412,7 +416,7 @@ def _judge(verb: str, rc: int, message: str, plans: Mapping[str, Plan], after: M
         if verb in ("start", "restart") and unit.condition_failed and unit.active == "inactive":
             plans[name].actions.remove(verb)
             plans[name].notes.append("not started: a condition of the unit is not met on this host")
-            report.warnings.append("%s was not started: a condition of the unit is not met (systemctl status %s says which)." % (name, name))
+            report.warnings.append("%s was not started: a condition of it is not met; systemctl status %s says which." % (name, name))
             continue
         if verb == "stop":
             failed = rc != 0 and unit.active not in ("inactive", "failed")
@@ -463,7 +467,8 @@ def diff(report: Report) -> dict[str, str]:
     for name in report.changed_units:
         for side, text in lines.items():
             state = report.units[name][side]
-            text.append("%s: %s, %s (%s)" % (name, state["unit_file_state"] or state["load_state"], state["active_state"], state["sub_state"]))
+            file = state["unit_file_state"] or state["load_state"]
+            text.append("%s: %s, %s (%s)" % (name, file, state["active_state"], state["sub_state"]))
         lines["after"][-1] += " [%s]" % ", ".join(report.units[name]["actions"])
     if report.reload_needed:
         lines["before"].append("systemd: unit files changed on disk")
