@@ -1,0 +1,224 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The founders of civitas.hosting
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: internal_certificates
+short_description: Issues certificates of the environment's own CA to a host
+version_added: 0.1.0
+author: The founders of civitas.hosting (@civitas-hosting)
+description:
+  - The CA's key lies in the environment's vault-encrypted secrets file on the controller and never reaches a host.
+  - A host makes its keys itself; they never leave it. The controller signs requests for exactly the declared names.
+  - A certificate is replaced when it is missing, from another CA, for other names, without its key, or about to end. Key and certificate are
+    swapped in one step, after both were verified on the host.
+  - One module call when nothing changes, two more when a certificate is issued.
+attributes:
+  check_mode:
+    description: Predicts what would be issued; creates neither keys nor a CA.
+    support: full
+  diff_mode:
+    description: Says which certificates are issued, and why.
+    support: full
+options:
+  certificates:
+    description: The certificates of the host.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the certificate and of its directory.
+        type: str
+        required: true
+      hosts:
+        description: Names and addresses that the certificate is for.
+        type: list
+        elements: str
+        required: true
+      owner:
+        description: The user that owns the key.
+        type: str
+        default: root
+      group:
+        description: The group that may read the key. The key's mode is V(0600) when this is V(root), else V(0640).
+        type: str
+        default: root
+      reload_units:
+        description: The systemd units that use the certificate; returned for those that changed.
+        type: list
+        elements: str
+        default: []
+      role:
+        description: The role that declared the certificate; not used.
+        type: str
+  store:
+    description: Directory on the host; the files are C(<store>/<name>/fullchain.pem) and C(<store>/<name>/key.pem).
+    type: path
+    default: /etc/civitas/certificates
+  ca_file:
+    description: Where the CA's certificate is written on the host.
+    type: path
+    default: /etc/civitas/ca.pem
+  controller_ca_file:
+    description: Where the CA's certificate is written on the controller, for people and their browsers; not written when unset.
+    type: path
+  secrets_file:
+    description: The environment's vault-encrypted secrets file on the controller; holds V(internal_ca_key) and V(internal_ca_certificate).
+    type: path
+    required: true
+  common_name:
+    description: Name of a CA that is made new.
+    type: str
+    default: civitas.hosting internal CA
+  lifetime_days:
+    description: For how many days certificates are issued.
+    type: int
+    default: 397
+  renew_before_days:
+    description: How many days before its end a certificate is replaced.
+    type: int
+    default: 60
+  phase:
+    description: Set by the action plugin, which calls the module once for each phase that is needed.
+    type: str
+    choices: [inspect, request, install]
+    default: inspect
+  ca_certificate:
+    description: Set by the action plugin.
+    type: str
+  requested:
+    description: Set by the action plugin - names to make keys for.
+    type: list
+    elements: str
+    default: []
+  signed:
+    description: Set by the action plugin - certificates to install.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the certificate.
+        type: str
+        required: true
+      generation:
+        description: The generation that holds its key.
+        type: str
+        required: true
+      certificate:
+        description: The certificate in PEM.
+        type: str
+        required: true
+seealso:
+  - plugin: civitas.hosting.secret
+    plugin_type: lookup
+"""
+
+EXAMPLES = r"""
+- name: Issue the certificates that the roles declare
+  civitas.hosting.internal_certificates:
+    certificates:
+      - name: postgres
+        hosts: [database.internal, 127.0.0.1]
+        group: postgres
+        reload_units: [postgresql.service]
+    secrets_file: "{{ civitas_secrets_file }}"
+    controller_ca_file: "{{ civitas_ca_file }}"
+"""
+
+RETURN = r"""
+issued:
+  description: Why each new certificate was (in check mode, would be) issued, by name.
+  type: dict
+  returned: always
+  sample: {postgres: its names differ}
+changed_units:
+  description: Units whose certificate or whose key's permissions changed.
+  type: list
+  elements: str
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.civitas.hosting.plugins.module_utils._certificate_store import Owner, Store, StoreError, write_ca
+
+
+def run_phase(module):
+    params = module.params
+    store = Store(params["store"])
+    owners = {item["name"]: Owner(item["owner"], item["group"]) for item in params["certificates"]}
+    if params["phase"] == "request":
+        requests = {}
+        for name in params["requested"]:
+            generation, request = store.request(name, owners[name])
+            requests[name] = {"generation": generation, "request": request}
+        return {"changed": True, "requests": requests}
+    if params["phase"] == "install":
+        write_ca(params["ca_file"], params["ca_certificate"], False)
+        for signed in params["signed"]:
+            store.install(signed["name"], signed["generation"], signed["certificate"], params["ca_file"])
+        return {"changed": True}
+    found = {name: store.inspect(name, owner) for name, owner in owners.items()}
+    repaired = [name for name, state in found.items() if not state["permissions_ok"]]
+    if not module.check_mode:
+        for name in repaired:
+            store.repair_permissions(name, owners[name])
+    ca_written = write_ca(params["ca_file"], params["ca_certificate"], module.check_mode)
+    return {"changed": bool(repaired) or ca_written, "found": found, "repaired": repaired, "ca_written": ca_written}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "certificates": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "hosts": {"type": "list", "elements": "str", "required": True},
+                    "owner": {"type": "str", "default": "root"},
+                    "group": {"type": "str", "default": "root"},
+                    "reload_units": {"type": "list", "elements": "str", "default": []},
+                    "role": {"type": "str"},
+                },
+            },
+            "store": {"type": "path", "default": "/etc/civitas/certificates"},
+            "ca_file": {"type": "path", "default": "/etc/civitas/ca.pem"},
+            "controller_ca_file": {"type": "path"},
+            # A path, not a secret.
+            "secrets_file": {"type": "path", "required": True, "no_log": False},
+            "common_name": {"type": "str", "default": "civitas.hosting internal CA"},
+            "lifetime_days": {"type": "int", "default": 397},
+            "renew_before_days": {"type": "int", "default": 60},
+            "phase": {"type": "str", "choices": ["inspect", "request", "install"], "default": "inspect"},
+            "ca_certificate": {"type": "str"},
+            "requested": {"type": "list", "elements": "str", "default": []},
+            "signed": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "generation": {"type": "str", "required": True},
+                    "certificate": {"type": "str", "required": True},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    if not module.params["ca_certificate"]:
+        module.fail_json(msg="This module is run by the action plugin of the same name; call it as civitas.hosting.internal_certificates in a task.")
+    try:
+        module.exit_json(**run_phase(module))
+    except (StoreError, OSError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()
