@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PROPERTIES = (
     "Id", "LoadState", "LoadError", "UnitFileState", "ActiveState", "SubState", "Result", "NeedDaemonReload", "CanReload",
-    "ConditionResult", "ConditionTimestampMonotonic", "FragmentPath", "SourcePath",
+    "FragmentPath", "SourcePath", "Type", "RemainAfterExit",
 )
 SUFFIXES = ("service", "socket", "timer", "target", "path", "mount", "automount", "swap", "slice", "scope", "device")
 STATES = ("started", "stopped", "restarted", "reloaded")
@@ -69,7 +69,7 @@ class Found:
     result: str = ""
     need_reload: bool = False
     can_reload: bool = False
-    condition_failed: bool = False
+    ends: bool = False
     path: str = ""
     sysv_enabled: bool | None = None
     has_install: bool = True
@@ -176,8 +176,8 @@ def found_unit(values: Mapping[str, str]) -> Found:
         result=values.get("Result", ""),
         need_reload=values.get("NeedDaemonReload") == "yes",
         can_reload=values.get("CanReload") == "yes",
-        # "no" is also what a unit says that nobody has tried to start; the time stamp tells the two apart.
-        condition_failed=values.get("ConditionResult") == "no" and values.get("ConditionTimestampMonotonic", "0") != "0",
+        # Does its work and is inactive again: nothing to expect after a start.
+        ends=values.get("Type") == "oneshot" and values.get("RemainAfterExit") != "yes",
         path=values.get("FragmentPath", "") or values.get("SourcePath", ""),
     )
 
@@ -345,20 +345,12 @@ def apply(items: Sequence[Mapping[str, Any]], manager: Manager, check: bool, dae
     if problems:
         raise UnitError(problems)
     if check:
-        _drop_hopeless_starts(plans, found)
         after = {name: _predicted(found[name], plans[name].actions) for name in names}
     else:
         after = _execute(wanted, found, plans, manager, report)
     for name in names:
         _record(report, name, before[name], after[name], plans[name])
     return report
-
-
-def _drop_hopeless_starts(plans: Mapping[str, Plan], found: Mapping[str, Found]) -> None:
-    for name, item in plans.items():
-        if "start" in item.actions and found[name].condition_failed:
-            item.actions.remove("start")
-            item.notes.append("not started: a condition of the unit was not met at the last attempt")
 
 
 def _execute(
@@ -413,10 +405,12 @@ def _judge(
     failures: list[str] = []
     for name in affected:
         unit = after[name]
-        if verb in ("start", "restart") and unit.condition_failed and unit.active == "inactive":
+        if verb in ("start", "restart") and rc == 0 and unit.active == "inactive" and not unit.ends:
+            # systemctl is content with a unit whose conditions are not met, and forgets at once that there were any.
             plans[name].actions.remove(verb)
-            plans[name].notes.append("not started: a condition of the unit is not met on this host")
-            report.warnings.append("%s was not started: a condition of it is not met; systemctl status %s says which." % (name, name))
+            plans[name].notes.append("does not run: a condition of the unit is not met on this host, or it ended at once")
+            report.warnings.append("%s does not run: a condition of the unit is not met, or it ended at once. See: journalctl -u %s" % (
+                name, name))
             continue
         if verb == "stop":
             failed = rc != 0 and unit.active not in ("inactive", "failed")

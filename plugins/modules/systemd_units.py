@@ -59,7 +59,7 @@ options:
     default: false
 notes:
   - A unit that does not exist is an error that names it, unless it is to be stopped or disabled, or in check mode.
-  - A unit whose own conditions are not met on the host is not started; the module warns and reports no change.
+  - A unit whose own conditions are not met on the host is not started; the module warns, names it in its notes, and reports no change.
 """
 
 EXAMPLES = r"""

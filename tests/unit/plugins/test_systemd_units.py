@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is asked of a unit against what systemd says. That systemd then does it is proven on hosts by the scenario `base`."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.civitas.hosting.plugins.module_utils._systemd_units import (
+    Found,
+    Manager,
+    UnitError,
+    Wanted,
+    apply,
+    found_unit,
+    full_name,
+    parse_show,
+    plan,
+    wanted_units,
+)
+
+# As printed by systemd 252 and 257: an alias, a unit with another text than asked for, an unknown unit.
+SHOW = """Type=notify
+RemainAfterExit=no
+Result=success
+Id=ssh.service
+LoadState=loaded
+ActiveState=active
+SubState=running
+FragmentPath=/lib/systemd/system/ssh.service
+UnitFileState=enabled
+CanReload=yes
+NeedDaemonReload=no
+
+Id=apt-daily.timer
+LoadState=loaded
+ActiveState=inactive
+SubState=dead
+FragmentPath=/lib/systemd/system/apt-daily.timer
+UnitFileState=disabled
+CanReload=no
+NeedDaemonReload=yes
+
+Id=nothing.service
+LoadState=not-found
+ActiveState=inactive
+SubState=dead
+UnitFileState=
+CanReload=no
+NeedDaemonReload=no
+LoadError=org.freedesktop.systemd1.NoSuchUnit "Unit nothing.service not found."
+"""
+
+
+def test_show_is_read_in_order():
+    ssh, timer, nothing = (found_unit(values) for values in parse_show(SHOW))
+    assert (ssh.id, ssh.enabled, ssh.running, ssh.can_reload, ssh.need_reload) == ("ssh.service", True, True, True, False)
+    assert (timer.file, timer.running, timer.need_reload) == ("disabled", False, True)
+    assert nothing.missing and not nothing.enabled
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [("nginx", "nginx.service"), ("ssh.socket", "ssh.socket"), ("getty@tty1", "getty@tty1.service"), ("a.b", "a.b.service"),
+     ("postgresql@17-main.service", "postgresql@17-main.service"), ("service", "service.service")],
+)
+def test_a_name_without_a_type_is_a_service(name, full):
+    assert full_name(name) == full
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ({"name": "nginx*", "state": "started"}, "no glob"),
+        ({"name": "/etc/x.service", "state": "started"}, "no path"),
+        ({"name": "--now", "state": "started"}, None),
+        ({"name": "getty@", "enabled": True}, "name an instance"),
+        ({"name": "a", "masked": True, "enabled": True}, "exclude each other"),
+        ({"name": "a", "masked": True, "state": "restarted"}, "masked unit cannot be restarted"),
+        ({"name": "a"}, "nothing is asked"),
+    ],
+)
+def test_wrong_items_are_named(item, words):
+    if words is None:
+        # Begins with a hyphen but is a legal name; it reaches systemctl behind "--".
+        assert wanted_units([item])[0].name == "--now.service"
+        return
+    with pytest.raises(UnitError, match=words):
+        wanted_units([item])
+
+
+def test_all_wrong_items_are_named_at_once():
+    with pytest.raises(UnitError) as error:
+        wanted_units([{"name": "a", "enabled": True}, {"name": "a.service", "enabled": True}, {"name": "b@", "state": "started"}])
+    assert len(str(error.value).splitlines()) == 2
+
+
+def found(**values):
+    return Found(**{"id": "x.service", "file": "disabled", **values})
+
+
+RUNS = {"active": "active", "sub": "running"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "host", "actions"),
+    [
+        ({"enabled": True, "state": "started"}, {}, ["enable", "start"]),
+        ({"enabled": True, "state": "started"}, {"file": "enabled", **RUNS}, []),
+        ({"enabled": True}, {"file": "enabled-runtime"}, ["enable"]),
+        ({"enabled": False}, {"file": "enabled-runtime"}, ["disable"]),
+        ({"enabled": False, "state": "stopped"}, {"file": "enabled", **RUNS}, ["disable", "stop"]),
+        ({"enabled": False, "state": "stopped"}, {}, []),
+        ({"state": "stopped"}, {"active": "failed", "sub": "failed"}, []),
+        ({"state": "stopped"}, {"active": "activating", "sub": "auto-restart"}, ["stop"]),
+        ({"state": "started"}, {"active": "failed", "sub": "failed"}, ["start"]),
+        ({"state": "started"}, {"active": "activating", "sub": "auto-restart"}, ["start"]),
+        ({"state": "started"}, {"active": "reloading"}, []),
+        ({"state": "restarted"}, RUNS, ["restart"]),
+        ({"state": "reloaded"}, {"can_reload": True, **RUNS}, ["reload"]),
+        ({"state": "reloaded"}, {"can_reload": True}, ["start"]),
+        ({"masked": True, "state": "stopped"}, RUNS, ["stop", "mask"]),
+        ({"masked": True, "enabled": False}, {"file": "enabled"}, ["disable", "mask"]),
+        ({"masked": True, "state": "stopped"}, {"load": "masked", "file": "masked"}, []),
+        ({"masked": True}, {"load": "not-found", "file": ""}, ["mask"]),
+        ({"masked": False, "enabled": True, "state": "started"}, {"load": "masked", "file": "masked"}, ["unmask", "enable", "start"]),
+        ({"masked": False}, {}, []),
+        ({"enabled": False, "state": "stopped"}, {"load": "not-found", "file": ""}, []),
+        ({"enabled": True}, {"file": "generated", "sysv_enabled": False}, ["enable"]),
+        ({"enabled": True}, {"file": "generated", "sysv_enabled": True}, []),
+        ({"enabled": True}, {"file": "linked", "has_install": True}, ["enable"]),
+    ],
+)
+def test_only_the_difference_is_planned(wanted, host, actions):
+    result = plan(Wanted("x.service", **wanted), found(**host))
+    assert (result.actions, result.problem) == (actions, None)
+
+
+@pytest.mark.parametrize("file", ["static", "indirect", "generated", "transient", "alias", ""])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_cannot_be_enabled_gets_a_note(file, enabled):
+    result = plan(Wanted("x.service", enabled=enabled), found(file=file))
+    assert (result.actions, result.problem) == ([], None)
+    assert "cannot be enabled" in result.notes[0]
+
+
+def test_a_linked_unit_without_install_section_gets_a_note():
+    result = plan(Wanted("x.service", enabled=True), found(file="linked", has_install=False))
+    assert result.actions == [] and result.notes
+
+
+@pytest.mark.parametrize(
+    ("wanted", "host", "words"),
+    [
+        ({"state": "started"}, {"load": "not-found"}, "does not exist on this host; install the package"),
+        ({"enabled": True}, {"load": "not-found"}, "does not exist"),
+        ({"state": "started"}, {"load": "masked", "file": "masked"}, "write 'masked: false'"),
+        ({"enabled": True}, {"load": "bad-setting", "load_error": "no ExecStart", "path": "/etc/systemd/system/x.service"},
+         "no ExecStart. Run: systemd-analyze verify /etc/systemd/system/x.service"),
+        ({"state": "reloaded"}, RUNS, "write 'state: restarted'"),
+    ],
+)
+def test_problems_say_what_to_do(wanted, host, words):
+    assert words in plan(Wanted("x.service", **wanted), found(**host)).problem
+
+
+def test_without_systemd_nothing_is_started():
+    result = plan(Wanted("x.service", enabled=True, state="started"), found(), booted=False)
+    assert result.actions == ["enable"]
+    assert "systemd does not run here" in result.notes[0]
+
+
+def test_an_answer_for_fewer_units_is_an_error():
+    manager = Manager(lambda command: (1, "Id=a.service\n", "Failed to get properties"), booted=True)
+    with pytest.raises(UnitError, match="1 of 2 units: Failed to get properties"):
+        apply([{"name": "a", "state": "started"}, {"name": "b", "state": "started"}], manager, check=True)
