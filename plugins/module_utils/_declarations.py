@@ -20,6 +20,7 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "certificates": ("name", "hosts"),
     "databases": ("name", "owner"),
     "sites": ("name", "server_names", "certificate", "locations"),
+    "networks": ("name", "host_address", "cidrs"),
 }
 
 PORT_SOURCES = ("public", "admin", "containers", "loopback")
