@@ -92,7 +92,7 @@ def fill(text: str, name: str, block: str) -> str:
 
 
 def type_of(option: dict[str, Any]) -> str:
-    kind = option.get("type", "str")
+    kind = str(option.get("type", "str"))
     if kind == "list" and option.get("elements"):
         kind = f"list of {option['elements']}"
     choices = option.get("choices")
@@ -213,7 +213,8 @@ def scenarios_of(root: Path, role: str) -> list[str]:
 
 def requirement_rows(text: str) -> list[list[str]]:
     """The rows of all tables of the requirements: [id, requirement, met by, proven by, state]."""
-    return [[part.strip() for part in line.strip().strip("|").split("|")] for line in text.splitlines() if re.match(r"\|\s*[A-Z]+\d+\s*\|", line)]
+    lines = [line.strip() for line in text.splitlines() if re.match(r"\|\s*[A-Z]+\d+\s*\|", line)]
+    return [[part.strip() for part in line.strip("|").split("|")] for line in lines]
 
 
 def summary_block(rows: list[list[str]]) -> str:

@@ -1,6 +1,3 @@
-# -*- coding: utf-8 -*-
-# Copyright: (c) 2026, The founders of civitas.hosting
-# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Generated parts of the pages: up to date in the tree, and right for what roles may write."""
 
@@ -185,7 +182,16 @@ def test_unusable_sources_are_named(tree: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("", '`""`'), ("a", "`a`"), (True, "`true`"), (None, "`null`"), ("a|b", "`a\\|b`"), ("a`b", "`` a`b ``"), ({"é": 1}, '`{"é": 1}`'), ("a\n b", "`a b`")],
+    [
+        ("", '`""`'),
+        ("a", "`a`"),
+        (True, "`true`"),
+        (None, "`null`"),
+        ("a|b", "`a\\|b`"),
+        ("a`b", "`` a`b ``"),
+        ({"é": 1}, '`{"é": 1}`'),
+        ("a\n b", "`a b`"),
+    ],
 )
 def test_values_are_shown_as_code_in_one_line(value: object, text: str) -> None:
     assert pages.literal(value) == text

@@ -1,6 +1,3 @@
-# -*- coding: utf-8 -*-
-# Copyright: (c) 2026, The founders of civitas.hosting
-# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The table of requirements is complete, its states are honest in form, and every test that it names exists."""
 

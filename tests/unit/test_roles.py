@@ -1,6 +1,3 @@
-# -*- coding: utf-8 -*-
-# Copyright: (c) 2026, The founders of civitas.hosting
-# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The rules for roles of CONTRIBUTING.md, for every role, and each rule against a role that breaks it.
 
@@ -13,9 +10,10 @@ import importlib.util
 import json
 import re
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import pytest
 import yaml
@@ -32,7 +30,8 @@ PLATFORMS = ("Debian_12", "Debian_13", "Ubuntu_22", "Ubuntu_24")
 def kinds() -> dict[str, tuple[str, ...]]:
     """The kinds of declarations and the keys that their items need, from the collection itself."""
     spec = importlib.util.spec_from_file_location("_declarations", ROOT / "plugins" / "module_utils" / "_declarations.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found: dict[str, tuple[str, ...]] = module.KINDS
@@ -66,10 +65,13 @@ class Task:
         return name.removeprefix("ansible.builtin.")
 
 
+# What a task may say beside its module.
 KEYWORDS = frozenset(
-    "name when tags register vars loop loop_control no_log notify listen become become_user become_method changed_when failed_when until retries delay "
-    "check_mode diff environment delegate_to delegate_facts run_once ignore_errors ignore_unreachable any_errors_fatal args async poll throttle timeout "
-    "block rescue always module_defaults collections connection remote_user".split()
+    """
+    name when tags register vars loop loop_control no_log notify listen become become_user become_method changed_when failed_when until retries
+    delay check_mode diff environment delegate_to delegate_facts run_once ignore_errors ignore_unreachable any_errors_fatal args async poll
+    throttle timeout block rescue always module_defaults collections connection remote_user
+    """.split()
 )
 
 
@@ -107,7 +109,7 @@ class Role:
 
 
 def load(path: Path) -> Any:
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader) if path.exists() else None  # noqa: S506: a SafeLoader
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader) if path.exists() else None  # noqa: S506 - Loader is a SafeLoader
 
 
 def flat(file: Path, entries: list[dict[str, Any]], no_log: Any = False) -> Iterator[Task]:
@@ -178,7 +180,11 @@ def option_problems(name: str, option: dict[str, Any]) -> list[str]:
         problems.append(f"{name}: a list without 'elements'")
     default = option.get("default")
     template = isinstance(default, str) and "{{" in default
-    if default is not None and not template and (not isinstance(default, TYPES[kind]) or (kind in ("int", "float") and isinstance(default, bool))):
+    if (
+        default is not None
+        and not template
+        and (not isinstance(default, TYPES[kind]) or (kind in ("int", "float") and isinstance(default, bool)))
+    ):
         problems.append(f"{name}: default {default!r} is no {kind}")
     for key, nested in (option.get("options") or {}).items():
         problems += option_problems(f"{name}.{key}", nested or {})
@@ -203,7 +209,8 @@ def names_have_the_prefix(role: Role) -> list[str]:
 
 
 def main_is_a_table_of_contents(role: Role) -> list[str]:
-    lines = len((role.path / "tasks" / "main.yml").read_text(encoding="utf-8").splitlines())
+    path = role.path / "tasks" / "main.yml"
+    lines = len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
     return [] if lines <= 60 else [f"tasks/main.yml has {lines} lines, more than 60"]
 
 
@@ -219,7 +226,11 @@ MAGIC = re.compile(
 def facts_are_not_injected(role: Role) -> list[str]:
     problems = []
     for file, text in role.sources():
-        problems += [f"{file}: {name}: write ansible_facts['...']" for name in sorted(set(re.findall(r"\bansible_\w+", text))) if not MAGIC.fullmatch(name)]
+        problems += [
+            f"{file}: {name}: write ansible_facts['...']"
+            for name in sorted(set(re.findall(r"\bansible_\w+", text)))
+            if not MAGIC.fullmatch(name)
+        ]
         problems += [f"{file}: {name}: write ansible_facts['...']" for name in sorted(set(re.findall(r"\bansible_facts\.\w+", text)))]
     return problems
 
@@ -274,12 +285,21 @@ def tasks_are_named(role: Role) -> list[str]:
 
 def groups_are_unknown(role: Role) -> list[str]:
     pattern = re.compile(r"(?<![\w.'\"])(?:groups\s*(?:\[|\.\w|\|)|group_names\b)")
-    return [f"{file}: {match.strip()}: roles do not know the inventory's groups" for file, text in role.sources() for match in pattern.findall(text)]
+    return [
+        f"{file}: {match.strip()}: roles do not know the inventory's groups"
+        for file, text in role.sources()
+        for match in pattern.findall(text)
+    ]
 
 
 def other_roles_are_unknown(role: Role) -> list[str]:
     """No variable of another role is read (or written) here; its name in a description is no use."""
-    foreign = {name for other in (role.root / "roles").iterdir() if other.name != role.name and other.is_dir() for name in Role(other, role.root).options}
+    foreign = {
+        name
+        for other in (role.root / "roles").iterdir()
+        if other.name != role.name and other.is_dir()
+        for name in Role(other, role.root).options
+    }
     problems = []
     for file, text in role.sources():
         problems += [f"{file}: {name} belongs to another role" for name in sorted(set(re.findall(r"\b[a-z]\w+", text)) & foreign)]
@@ -290,11 +310,19 @@ COMMANDS = ("command", "shell", "raw", "script", "expect")
 
 
 def commands_say_what_changes(role: Role) -> list[str]:
-    return [f"{task.where}: {task.action} without changed_when" for task in role.tasks if task.action in COMMANDS and "changed_when" not in task.body]
+    return [
+        f"{task.where}: {task.action} without changed_when"
+        for task in role.tasks
+        if task.action in COMMANDS and "changed_when" not in task.body
+    ]
 
 
 def modules_have_full_names(role: Role) -> list[str]:
-    return [f"{task.where}: {task.action}: write the full name" for task in role.tasks if not re.search(r"\w\.\w", next(iter(module_keys(task)), ""))]
+    return [
+        f"{task.where}: {task.action}: write the full name"
+        for task in role.tasks
+        if not re.search(r"\w\.\w", next(iter(module_keys(task)), ""))
+    ]
 
 
 def module_keys(task: Task) -> list[str]:
@@ -307,7 +335,9 @@ def nothing_starts_with_a_distributions_configuration(role: Role) -> list[str]:
     for task in role.tasks:
         if task.action == "apt":
             arguments = task.body["ansible.builtin.apt"]
-            installs = isinstance(arguments, dict) and {"name", "pkg", "package", "deb"} & set(arguments) and arguments.get("state") != "absent"
+            installs = (
+                isinstance(arguments, dict) and {"name", "pkg", "package", "deb"} & set(arguments) and arguments.get("state") != "absent"
+            )
             if installs and arguments.get("policy_rc_d") != 101:
                 problems.append(f"{task.where}: write policy_rc_d: 101")
     return problems
@@ -324,7 +354,7 @@ def templates_are_marked(role: Role) -> list[str]:
         if file.with_suffix("").suffix in NO_COMMENTS:
             continue
         text = re.sub(r"\{#.*?#\}|\{%.*?%\}", "", file.read_text(encoding="utf-8"), flags=re.S)
-        lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("#!", "<?xml", "---"))]
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("#!", "<?xml", "<!DOCTYPE", "---"))]
         if not lines or "ansible_managed" not in lines[0] or not COMMENT.search(lines[0]):
             problems.append(f"{file.relative_to(role.path)}: its first line is not a comment with ansible_managed")
     return problems
@@ -503,6 +533,8 @@ DECLARED = "roles/edge/meta/declarations.yml"
 VARS = "roles/edge/vars/Debian_12.yml"
 TEMPLATE = "roles/edge/templates/etc/edge.conf.j2"
 NAMED = "- name: configure | A\n  "
+STAT = NAMED + "ansible.builtin.stat: {path: /}\n  "
+THING = NAMED + "civitas.hosting.thing: "
 
 BAD: list[tuple[Callable[[Role], list[str]], dict[str, str | None], str]] = [
     (has_its_files, {"roles/edge/README.md": None}, "no README.md"),
@@ -524,13 +556,13 @@ BAD: list[tuple[Callable[[Role], list[str]], dict[str, str | None], str]] = [
     (options_are_described, spec("{edge_a: {type: dict, description: A., options: {b: {type: str}}}}"), "edge_a.b: no description"),
     (names_have_the_prefix, {DEFAULTS: "port: 1\n"}, "port: does not begin with edge_"),
     (names_have_the_prefix, {VARS: "edge_package: a\n"}, "does not begin with __edge_"),
-    (names_have_the_prefix, task(NAMED + "ansible.builtin.stat: {path: /}\n  register: result\n"), "result does not"),
+    (names_have_the_prefix, task(STAT + "register: result\n"), "result does not"),
     (names_have_the_prefix, task(NAMED + "ansible.builtin.set_fact: {edge_x: 1}\n"), "edge_x does not"),
-    (names_have_the_prefix, task(NAMED + "ansible.builtin.stat: {path: /}\n  vars: {edge_x: 1}\n"), "edge_x does not"),
-    (names_have_the_prefix, task(NAMED + "ansible.builtin.stat: {path: /}\n  loop: []\n  loop_control: {loop_var: it}\n"), "it does not"),
+    (names_have_the_prefix, task(STAT + "vars: {edge_x: 1}\n"), "edge_x does not"),
+    (names_have_the_prefix, task(STAT + "loop: []\n  loop_control: {loop_var: it}\n"), "it does not"),
     (main_is_a_table_of_contents, {"roles/edge/tasks/main.yml": "#\n" * 61}, "61 lines"),
-    (facts_are_not_injected, task(NAMED + "ansible.builtin.stat: {path: /}\n  when: ansible_distribution == 'x'\n"), "ansible_distribution:"),
-    (facts_are_not_injected, task(NAMED + "ansible.builtin.stat: {path: /}\n  when: ansible_facts.distribution\n"), "ansible_facts.distribution"),
+    (facts_are_not_injected, task(STAT + "when: ansible_distribution == 'x'\n"), "ansible_distribution:"),
+    (facts_are_not_injected, task(STAT + "when: ansible_facts.distribution\n"), "ansible_facts.distribution"),
     (facts_are_not_injected, {TEMPLATE: "# {{ ansible_managed }}\n{{ ansible_memtotal_mb }}\n"}, "ansible_memtotal_mb"),
     (declarations_are_known, {DECLARED: "port: []\n"}, "kind 'port' is none of"),
     (declarations_are_known, {DECLARED: "- packages\n"}, "not a mapping"),
@@ -547,9 +579,9 @@ BAD: list[tuple[Callable[[Role], list[str]], dict[str, str | None], str]] = [
     (tasks_are_named, task("- ansible.builtin.stat: {path: /}\n"), "without a name"),
     (tasks_are_named, task("- name: A\n  block: [{name: B, ansible.builtin.stat: {path: /}}]\n"), "write 'configure | ...'"),
     (modules_have_full_names, task(NAMED + "stat: {path: /}\n"), "write the full name"),
-    (groups_are_unknown, task(NAMED + "ansible.builtin.stat: {path: /}\n  when: groups['db'] | length > 0\n"), "groups["),
+    (groups_are_unknown, task(STAT + "when: groups['db'] | length > 0\n"), "groups["),
     (groups_are_unknown, {TEMPLATE: "{{ groups.db }}\n"}, "groups.d"),
-    (groups_are_unknown, task(NAMED + "ansible.builtin.stat: {path: /}\n  when: \"'db' in group_names\"\n"), "group_names"),
+    (groups_are_unknown, task(STAT + "when: \"'db' in group_names\"\n"), "group_names"),
     (other_roles_are_unknown, {TEMPLATE: "{{ other_port }}\n"}, "other_port belongs to another role"),
     (other_roles_are_unknown, {DECLARED: "packages: '{{ other_port }}'\n"}, "other_port belongs to another role"),
     (commands_say_what_changes, task(NAMED + "ansible.builtin.command: {cmd: a}\n"), "without changed_when"),
@@ -557,13 +589,13 @@ BAD: list[tuple[Callable[[Role], list[str]], dict[str, str | None], str]] = [
     (templates_are_marked, {TEMPLATE: "port=1\n# {{ ansible_managed }}\n"}, "first line is not a comment"),
     (templates_are_marked, {TEMPLATE: "{{ ansible_managed }}\n"}, "first line is not a comment"),
     (templates_are_marked, {TEMPLATE: "{# {{ ansible_managed }} #}\nport=1\n"}, "first line is not a comment"),
-    (secrets_stay_out_of_the_log, task(NAMED + "civitas.hosting.thing: {a: \"{{ lookup('civitas.hosting.secret', 'x') }}\"}\n"), "without no_log"),
-    (secrets_stay_out_of_the_log, task(NAMED + "civitas.hosting.thing: {a: '{{ edge_password }}'}\n"), "without no_log"),
-    (secrets_stay_out_of_the_log, task(NAMED + "civitas.hosting.thing: {a: '{{ edge_password }}'}\n  no_log: false\n"), "without no_log"),
-    (secrets_stay_out_of_the_log, task(NAMED + "civitas.hosting.thing: {a: '{{ __edge_x }}'}\n  vars: {__edge_x: '{{ a_token }}'}\n"), "without no_log"),
+    (secrets_stay_out_of_the_log, task(THING + "{a: \"{{ lookup('civitas.hosting.secret', 'x') }}\"}\n"), "without no_log"),
+    (secrets_stay_out_of_the_log, task(THING + "{a: '{{ edge_password }}'}\n"), "without no_log"),
+    (secrets_stay_out_of_the_log, task(THING + "{a: '{{ edge_password }}'}\n  no_log: false\n"), "without no_log"),
+    (secrets_stay_out_of_the_log, task(THING + "{a: '{{ __edge_x }}'}\n  vars: {__edge_x: '{{ a_token }}'}\n"), "without no_log"),
     (
         secrets_stay_out_of_the_log,
-        {**task(NAMED + "civitas.hosting.thing: {a: '{{ __edge_b }}'}\n"), VARS: "__edge_b: '{{ edge_password }}'\n"},
+        {**task(THING + "{a: '{{ __edge_b }}'}\n"), VARS: "__edge_b: '{{ edge_password }}'\n"},
         "without no_log",
     ),
 ]
