@@ -1,0 +1,261 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The founders of civitas.hosting
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each kind of environment may and must: the rules as data, and the questions that are asked of them.
+
+Private to the collection: no promise of stability. Every C(check_...) returns V(None) when it is allowed, else C((problem, remedy)).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import typing as t
+
+Finding = t.Optional[t.Tuple[str, str]]
+
+# A waiver is a bridge and not a road.
+MAX_WAIVER_DAYS = 90
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The rules of one kind of environment."""
+
+    kind: str
+    purpose: str
+    # Readable data of living people. The kind `backup` stores them encrypted and has no key.
+    may_hold_personal_data: bool
+    # Kinds whose backups may be restored here as they are.
+    restore_from: t.Tuple[str, ...]
+    # A restore of the newest backup by the clock proves the backups.
+    periodic_restore: bool
+    may_reset_data: bool
+    # The application accepts a code that everybody knows in place of the one it sends.
+    fixed_test_codes: bool
+    # People need a second factor to log in to the hosts.
+    second_factor_required: bool
+    # What people's browsers see.
+    public_internal_ca: bool
+    public_lets_encrypt: bool
+    public_wildcard: bool
+    # Standing accounts of the product's vendor.
+    vendor_access: bool
+    application_installed: bool
+
+
+POLICIES: t.Dict[str, Policy] = {
+    policy.kind: policy
+    for policy in (
+        Policy(
+            kind="production",
+            purpose="live personal data",
+            may_hold_personal_data=True,
+            restore_from=("production",),
+            periodic_restore=False,
+            may_reset_data=False,
+            fixed_test_codes=False,
+            second_factor_required=True,
+            public_internal_ca=False,
+            public_lets_encrypt=False,
+            public_wildcard=False,
+            vendor_access=False,
+            application_installed=True,
+        ),
+        Policy(
+            kind="staging",
+            purpose="a mirror of production, restored from its backups every day",
+            may_hold_personal_data=True,
+            restore_from=("production", "staging"),
+            periodic_restore=True,
+            may_reset_data=True,
+            fixed_test_codes=False,
+            second_factor_required=True,
+            public_internal_ca=False,
+            public_lets_encrypt=True,
+            public_wildcard=True,
+            vendor_access=False,
+            application_installed=True,
+        ),
+        Policy(
+            kind="qa",
+            purpose="tests and demonstrations with invented data",
+            may_hold_personal_data=False,
+            restore_from=("qa", "development"),
+            periodic_restore=False,
+            may_reset_data=True,
+            fixed_test_codes=True,
+            second_factor_required=True,
+            public_internal_ca=True,
+            public_lets_encrypt=True,
+            public_wildcard=True,
+            vendor_access=True,
+            application_installed=True,
+        ),
+        Policy(
+            kind="backup",
+            purpose="stores encrypted backups and nothing else",
+            may_hold_personal_data=False,
+            restore_from=(),
+            periodic_restore=False,
+            may_reset_data=False,
+            fixed_test_codes=False,
+            second_factor_required=True,
+            public_internal_ca=False,
+            public_lets_encrypt=False,
+            public_wildcard=False,
+            vendor_access=False,
+            application_installed=False,
+        ),
+        Policy(
+            kind="bastion",
+            purpose="the way in for administrators and nothing else",
+            may_hold_personal_data=False,
+            restore_from=(),
+            periodic_restore=False,
+            may_reset_data=False,
+            fixed_test_codes=False,
+            second_factor_required=True,
+            public_internal_ca=False,
+            public_lets_encrypt=False,
+            public_wildcard=False,
+            vendor_access=False,
+            application_installed=False,
+        ),
+        Policy(
+            kind="development",
+            purpose="a developer's machine or a demonstration, never for real people",
+            may_hold_personal_data=False,
+            restore_from=("development", "qa"),
+            periodic_restore=False,
+            may_reset_data=True,
+            fixed_test_codes=True,
+            second_factor_required=False,
+            public_internal_ca=True,
+            public_lets_encrypt=True,
+            public_wildcard=True,
+            vendor_access=True,
+            application_installed=True,
+        ),
+    )
+}
+
+
+def _kinds(attribute: str) -> str:
+    return ", ".join(kind for kind, policy in POLICIES.items() if getattr(policy, attribute))
+
+
+def check_application(policy: Policy, roles: t.Iterable[str]) -> Finding:
+    """May these C(roles) run here? Roles of applications begin with C(app_)."""
+    applications = sorted(role for role in roles if role.rsplit(".", 1)[-1].startswith("app_"))
+    if policy.application_installed or not applications:
+        return None
+    return (
+        f"is '{policy.kind}' ({policy.purpose}), but {', '.join(applications)} would be installed",
+        f"Write one of {_kinds('application_installed')}, or take a tier without an application.",
+    )
+
+
+def check_restore(target: Policy, source: Policy, anonymized: bool = False) -> Finding:
+    """May a backup of C(source) be restored into C(target)?"""
+    if source.kind in target.restore_from:
+        return None
+    if anonymized and target.application_installed and not target.may_hold_personal_data:
+        return None
+    if not target.restore_from:
+        return (f"nothing is ever restored into '{target.kind}' ({target.purpose})", "Restore into staging.")
+    if source.may_hold_personal_data and not target.may_hold_personal_data:
+        return (f"'{source.kind}' holds personal data and '{target.kind}' may not", "Restore into staging, or restore an anonymized set.")
+    return (f"'{target.kind}' is never restored from '{source.kind}'", f"Take a backup of {', '.join(target.restore_from)}.")
+
+
+def check_reset(policy: Policy) -> Finding:
+    """May all data here be deleted on request?"""
+    if policy.may_reset_data:
+        return None
+    return (f"the data of '{policy.kind}' ({policy.purpose}) are never reset", f"Reset only {_kinds('may_reset_data')}.")
+
+
+def check_fixed_codes(policy: Policy, enabled: bool) -> Finding:
+    """May the application accept test codes that everybody knows?"""
+    if policy.fixed_test_codes or not enabled:
+        return None
+    return (
+        f"fixed test codes would open '{policy.kind}' to everybody",
+        f"Switch them off; only {_kinds('fixed_test_codes')} may have them.",
+    )
+
+
+def check_second_factor(policy: Policy, enabled: bool) -> Finding:
+    """Is the second factor of people who log in as it must be?"""
+    if enabled or not policy.second_factor_required:
+        return None
+    return (f"'{policy.kind}' needs a second factor for every login", "Switch it on.")
+
+
+def check_vendor_access(policy: Policy, accounts: t.Iterable[str]) -> Finding:
+    """May these standing C(accounts) of the vendor exist here?"""
+    names = sorted(accounts)
+    if policy.vendor_access or not names:
+        return None
+    return (
+        f"the vendor has standing access to '{policy.kind}': {', '.join(names)}",
+        "Remove the accounts; give access for a time when it is needed.",
+    )
+
+
+def check_public_certificate(
+    policy: Policy,
+    issuer: str,
+    wildcard: bool = False,
+    wildcard_mandatory: bool = False,
+    waiver: t.Any = None,
+    today: t.Optional[datetime.date] = None,
+) -> Finding:
+    """May the public site have this certificate?
+
+    Args:
+        policy: the rules of the environment.
+        issuer: V(internal), V(lets_encrypt) or V(bought).
+        wildcard: whether it holds a C(*.) name.
+        wildcard_mandatory: the product cannot do without (one name per user).
+        waiver: C(civitas_accept_internal_ca_until), a date or C(YYYY-MM-DD), or V(None).
+        today: for tests.
+    """
+    if issuer == "internal" and not policy.public_internal_ca:
+        if waiver is not None:
+            return check_waiver(waiver, today)
+        return (
+            f"is '{policy.kind}': people's browsers do not trust the internal CA, and only {_kinds('public_internal_ca')} may ask them to",
+            "To accept it for a while, write the last day of it: civitas_accept_internal_ca_until: "
+            f'"{((today or datetime.date.today()) + datetime.timedelta(days=30)).isoformat()}" (at most {MAX_WAIVER_DAYS} days ahead).',
+        )
+    if issuer == "lets_encrypt" and not policy.public_lets_encrypt:
+        return (f"'{policy.kind}' does not take certificates of Let's Encrypt", "Use a certificate that was issued for your organization.")
+    if wildcard and not wildcard_mandatory and not policy.public_wildcard:
+        return (f"'{policy.kind}' does not take a wildcard certificate", "Use a certificate with the names of this site only.")
+    return None
+
+
+def check_waiver(value: t.Any, today: t.Optional[datetime.date] = None) -> Finding:
+    """Is C(value) a waiver's last day: a date, today or later, at most 90 days ahead?"""
+    today = today or datetime.date.today()
+    advice = f'Write a day up to {(today + datetime.timedelta(days=MAX_WAIVER_DAYS)).isoformat()}, as "YYYY-MM-DD".'
+    if isinstance(value, datetime.datetime):
+        return ("holds a time and not a day", advice)
+    if isinstance(value, datetime.date):
+        day = value
+    else:
+        try:
+            if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+                raise ValueError
+            day = datetime.date.fromisoformat(value)
+        except ValueError:
+            return ("is no date", advice)
+    if day < today:
+        return (f"ended on {day.isoformat()}", f"Install a certificate that browsers trust. {advice}")
+    if day > today + datetime.timedelta(days=MAX_WAIVER_DAYS):
+        return (f"is more than {MAX_WAIVER_DAYS} days ahead", advice)
+    return None
