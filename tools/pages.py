@@ -36,6 +36,8 @@ KIND_TITLES = {
 
 
 PROSE_KEYS = ("purpose", "title", "remedy")
+# How a check is done is for the machine.
+CHECK_KEYS = ("id", "title", "remedy")
 REFERENCE = "\n\n<!-- reference:begin -->\n<!-- reference:end -->\n"
 
 
@@ -123,14 +125,17 @@ def declaration_tables(declarations: dict[str, Any]) -> list[str]:
     for kind, items in declarations.items():
         items = items if isinstance(items, list) else [items]
         mappings = [item for item in items if isinstance(item, dict)]
+        keys = list(dict.fromkeys(key for item in mappings for key in item))
         lines += [f"### {KIND_TITLES.get(kind, kind)}", ""]
-        if mappings:
-            keys = list(dict.fromkeys(key for item in mappings for key in item))
+        if keys == ["name"]:
+            lines += [", ".join(cell(item["name"]) for item in mappings) + ".", ""]
+        elif mappings:
+            keys = [key for key in keys if key in CHECK_KEYS] if kind == "checks" else keys
             rows = [[prose(item.get(key, "")) if key in PROSE_KEYS else cell(item.get(key)) for key in keys] for item in mappings]
             lines += [*table(keys, rows), ""]
-        for item in items:
-            if not isinstance(item, dict):
-                lines += [f"Computed: {code(str(item))}", ""]
+        if len(mappings) < len(items):
+            more = "More, depending on the variables" if mappings else "Depends on the variables"
+            lines += [f"{more}: see [meta/declarations.yml](meta/declarations.yml).", ""]
     return lines
 
 

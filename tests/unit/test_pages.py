@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tools import pages
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from tools import pages  # noqa: E402
 
 SPECS = """
 argument_specs:
@@ -54,7 +54,11 @@ ports:
   - {name: https, port: "{{ edge_port }}", protocol: tcp, addresses: ["0.0.0.0", "::"], from: public, purpose: browsers}
 packages:
   - {name: nginx-light}
+  - {name: openssl}
   - "{{ edge_packages | map('community.general.dict_kv', 'name') }}"
+checks:
+  - {id: edge.service, title: It runs, type: service, units: [edge.service], remedy: Start it.}
+sites: "{{ edge_sites }}"
 """
 
 
@@ -93,8 +97,10 @@ def test_a_role_page_shows_every_option_and_declaration(tree: Path) -> None:
     assert lines.index("### `edge_sites`") < lines.index("| `name` | str | required | Name of a site. |")
     assert lines.index("### `edge_sites.locations`") < lines.index("| `path` | path | - | A path. |")
     assert '| `https` | `{{ edge_port }}` | `tcp` | `["0.0.0.0", "::"]` | `public` | browsers |' in lines
-    assert "| `nginx-light` |" in lines
-    assert any(line.startswith("Computed: `{{ edge_packages") for line in lines)
+    assert "`nginx-light`, `openssl`." in lines
+    assert "More, depending on the variables: see [meta/declarations.yml](meta/declarations.yml)." in lines
+    assert "| `edge.service` | It runs | Start it. |" in lines
+    assert lines[lines.index("### Sites") + 2] == "Depends on the variables: see [meta/declarations.yml](meta/declarations.yml)."
 
 
 def test_rows_have_as_many_cells_as_their_head(tree: Path) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tools import pages
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from tools import pages  # noqa: E402
 
 PAGE = ROOT / "docs" / "requirements.md"
 

@@ -6,10 +6,8 @@ A rule is a function from a Role to a list of problems.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,25 +15,15 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.civitas.hosting.plugins.module_utils import _declarations
+
+from tools import pages
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from tools import pages  # noqa: E402
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 FACTS = sorted((ROOT / "tests" / "fixtures" / "facts").glob("*.json"))
 PLATFORMS = ("Debian_12", "Debian_13", "Ubuntu_22", "Ubuntu_24")
-
-
-def kinds() -> dict[str, tuple[str, ...]]:
-    """The kinds of declarations and the keys that their items need, from the collection itself."""
-    spec = importlib.util.spec_from_file_location("_declarations", ROOT / "plugins" / "module_utils" / "_declarations.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: dict[str, tuple[str, ...]] = module.KINDS
-    return found
 
 
 # --- reading a role ---------------------------------------------------------------------------------------------------------------------
@@ -66,13 +54,12 @@ class Task:
 
 
 # What a task may say beside its module.
-KEYWORDS = frozenset(
-    """
-    name when tags register vars loop loop_control no_log notify listen become become_user become_method changed_when failed_when until retries
-    delay check_mode diff environment delegate_to delegate_facts run_once ignore_errors ignore_unreachable any_errors_fatal args async poll
-    throttle timeout block rescue always module_defaults collections connection remote_user
-    """.split()
-)
+KEYWORDS = {
+    *("name", "when", "tags", "register", "vars", "loop", "loop_control", "no_log", "notify", "listen", "become", "become_user"),
+    *("become_method", "changed_when", "failed_when", "until", "retries", "delay", "check_mode", "diff", "environment", "delegate_to"),
+    *("delegate_facts", "run_once", "ignore_errors", "ignore_unreachable", "any_errors_fatal", "args", "async", "poll", "throttle"),
+    *("timeout", "block", "rescue", "always", "module_defaults", "collections", "connection", "remote_user"),
+}
 
 
 @dataclass
@@ -109,7 +96,7 @@ class Role:
 
 
 def load(path: Path) -> Any:
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader) if path.exists() else None  # noqa: S506 - Loader is a SafeLoader
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader) if path.exists() else None
 
 
 def flat(file: Path, entries: list[dict[str, Any]], no_log: Any = False) -> Iterator[Task]:
@@ -241,14 +228,14 @@ def declarations_are_known(role: Role) -> list[str]:
         return ["meta/declarations.yml: not a mapping of kinds to lists"]
     problems = []
     for kind, items in document.items():
-        if kind not in kinds():
-            problems.append(f"meta/declarations.yml: kind {kind!r} is none of {', '.join(kinds())}")
+        if kind not in _declarations.KINDS:
+            problems.append(f"meta/declarations.yml: kind {kind!r} is none of {', '.join(_declarations.KINDS)}")
             continue
         if not isinstance(items, (list, str)):
             problems.append(f"meta/declarations.yml: {kind}: neither a list nor a template")
         for item in items if isinstance(items, list) else []:
             if isinstance(item, dict):
-                problems += [f"meta/declarations.yml: {kind}: {item} lacks {key}" for key in kinds()[kind] if key not in item]
+                problems += [f"meta/declarations.yml: {kind}: {item} lacks {key}" for key in _declarations.KINDS[kind] if key not in item]
             elif not (isinstance(item, str) and "{" in item):
                 problems.append(f"meta/declarations.yml: {kind}: {item!r} is neither a mapping nor a template")
     return problems
