@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The demonstration: one container as the server, built over SSH by the single-server playbook, proven through its public address.
 
-    python -m tools.demo up      build it, or bring it up to date
-    python -m tools.demo down    remove it with everything it generated
+python -m tools.demo up      build it, or bring it up to date
+python -m tools.demo down    remove it with everything it generated
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HOST = os.environ.get("CIVITAS_DEMO_HOST", f"civitas-demo-{bed.CHECKOUT}")
 NAME = "localhost"
 PORTS = {443: ("CIVITAS_DEMO_HTTPS_PORT", 8443), 80: ("CIVITAS_DEMO_HTTP_PORT", 8080), 22: ("CIVITAS_DEMO_SSH_PORT", 2222)}
 ADMINISTRATOR = "admin"
-ADMINISTRATOR_SECRET = "app_demo_admin_password"  # noqa: S105  (its name in the secrets file)
+ADMINISTRATOR_SECRET = "app_demo_admin_password"
 
 
 def port(inner: int) -> int:
@@ -77,7 +77,10 @@ def start_server() -> None:
     published = bed.docker("port", HOST)
     for inner in PORTS:
         if f"127.0.0.1:{port(inner)}" not in published:
-            raise BedError(f"The demo server runs with other ports: {published.splitlines()}.", "Run 'make demo-down' first, then 'make demo' with the new ports.")
+            raise BedError(
+                f"The demo server runs with other ports: {published.splitlines()}.",
+                "Run 'make demo-down' first, then 'make demo' with the new ports.",
+            )
     # The host key comes by the engine and not over the network: the first connection is verified like all others.
     host_key = bed.docker("exec", HOST, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()[:2]
     (DIRECTORY / "known_hosts").write_text(f"[127.0.0.1]:{port(22)} {' '.join(host_key)}\n")
@@ -90,7 +93,9 @@ def assert_free(inner: int) -> None:
             probe.bind(("127.0.0.1", port(inner)))
         except OSError as error:
             variable = PORTS[inner][0]
-            raise BedError(f"Port {port(inner)} of this machine cannot be used: {error.strerror}.", f"Choose another: {variable}=18443 make demo") from error
+            raise BedError(
+                f"Port {port(inner)} of this machine cannot be used: {error.strerror}.", f"Choose another: {variable}=18443 make demo"
+            ) from error
 
 
 def playbook_environment() -> dict[str, str]:
@@ -137,9 +142,8 @@ def run_playbook(image: dict[str, str]) -> None:
 
 def secret(name: str) -> str:
     """A value of the demo's secrets file, decrypted in this process only."""
-    from ansible.parsing.vault import VaultLib, VaultSecret
-
     import yaml
+    from ansible.parsing.vault import VaultLib, VaultSecret
 
     password = (DIRECTORY / "vault-password").read_bytes().strip()
     text = VaultLib([("default", VaultSecret(password))]).decrypt((DIRECTORY / "secrets.yml").read_bytes())
@@ -190,7 +194,9 @@ def down() -> None:
     bed.remove_host(HOST)
     if DIRECTORY.exists():
         shutil.rmtree(DIRECTORY)
-    say("the demonstration server and what it generated are gone; images and package cache stay for the next time ('make clean' removes them)")
+    say(
+        "the demonstration server and what it generated are gone; images and package cache stay for the next time ('make clean' removes them)"
+    )
 
 
 def main() -> int:

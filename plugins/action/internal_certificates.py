@@ -48,7 +48,9 @@ class ActionModule(ActionBase):
         result.update(
             changed=bool(changed_names) or inspected["ca_written"],
             issued=reasons,
-            changed_units=sorted({unit for item in certificates if item["name"] in changed_names for unit in item.get("reload_units") or []}),
+            changed_units=sorted(
+                {unit for item in certificates if item["name"] in changed_names for unit in item.get("reload_units") or []}
+            ),
             diff=[
                 {"before_header": f"certificate {name}", "after_header": f"certificate {name}", "before": f"{why}\n", "after": "issued\n"}
                 for name, why in reasons.items()

@@ -55,7 +55,7 @@ class Store:
         """What is installed as C(name).
 
         Returns:
-            V(certificate) (PEM of the first certificate, or empty), V(public_key) (PEM of the key's public half, or empty) and V(permissions_ok).
+            V(certificate) (PEM, or empty), V(public_key) (PEM of the key's public half, or empty) and V(permissions_ok).
         """
         directory = os.path.join(self.path, name)
         key = os.path.join(directory, "key.pem")
@@ -115,7 +115,9 @@ class Store:
         _write(chain, certificate, 0o644)
         try:
             _openssl(["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", ca_file, chain])
-            if _openssl(["x509", "-in", chain, "-noout", "-pubkey"]) != _openssl(["pkey", "-in", os.path.join(directory, "key.pem"), "-pubout"]):
+            if _openssl(["x509", "-in", chain, "-noout", "-pubkey"]) != _openssl(
+                ["pkey", "-in", os.path.join(directory, "key.pem"), "-pubout"]
+            ):
                 raise StoreError(f"{name}: the certificate does not belong to the key")
         except StoreError:
             shutil.rmtree(directory)

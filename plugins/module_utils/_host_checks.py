@@ -92,7 +92,7 @@ def _timeout(check: Check) -> float:
 
 def _run(command: t.Sequence[str], check: Check) -> t.Tuple[int, str, str]:
     try:
-        done = subprocess.run(  # noqa: S603  (a list, no shell; the commands come from roles)
+        done = subprocess.run(
             list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_timeout(check), check=False, cwd="/"
         )
     except FileNotFoundError:
@@ -234,7 +234,7 @@ def parse_sockets(protocol: str, lines: t.Iterable[str]) -> t.Iterator[Socket]:
 def _address(text: str) -> str:
     """Decode the kernel's form: 32-bit words, each in the byte order of the machine (little endian where we run)."""
     raw = bytes.fromhex(text)
-    data = b"".join(raw[i:i + 4][::-1] for i in range(0, len(raw), 4))
+    data = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
     address: t.Union[ipaddress.IPv4Address, ipaddress.IPv6Address, None] = ipaddress.ip_address(data)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
@@ -248,7 +248,9 @@ def undeclared_sockets(sockets: t.Iterable[Socket], ports: t.Iterable[t.Mapping[
     for listening in sockets:
         if _is_loopback(listening.address) or (listening.protocol, listening.port) in TOLERATED_SOCKETS:
             continue
-        if not any(listening.protocol == pr and listening.port == po and _covers(addresses, listening.address) for pr, po, addresses in declared):
+        if not any(
+            listening.protocol == pr and listening.port == po and _covers(addresses, listening.address) for pr, po, addresses in declared
+        ):
             found.add(listening)
     return sorted(found)
 
@@ -309,7 +311,16 @@ def undeclared_publications(containers: t.Iterable[t.Mapping[str, str]], ports: 
 
 def probe_containers(check: Check) -> Result:
     """Every container of the compose project V(project) runs and is not unhealthy; V(services) must all be there."""
-    command = ["docker", "ps", "--all", "--no-trunc", "--filter", f"label=com.docker.compose.project={check['project']}", "--format", "{{json .}}"]
+    command = [
+        "docker",
+        "ps",
+        "--all",
+        "--no-trunc",
+        "--filter",
+        f"label=com.docker.compose.project={check['project']}",
+        "--format",
+        "{{json .}}",
+    ]
     rc, out, err = _run(command, check)
     if rc != 0:
         return False, err
@@ -329,7 +340,7 @@ def judge_containers(containers: t.Sequence[t.Mapping[str, str]], services: t.Se
         if state != "running":
             bad.append(f"{name} is {state} ({status})")
         elif "(unhealthy)" in status or "(health: starting)" in status:
-            bad.append(f"{name} is up but {status[status.index('('):]}")
+            bad.append(f"{name} is up but {status[status.index('(') :]}")
     bad.extend(f"service {service} has no container" for service in services if service not in seen)
     if not containers:
         return False, "the project has no containers"
@@ -367,7 +378,11 @@ def probe_file(check: Check) -> Result:
         "owner": _name(lambda: pwd.getpwuid(state.st_uid).pw_name, state.st_uid),
         "group": _name(lambda: grp.getgrgid(state.st_gid).gr_name, state.st_gid),
     }
-    bad = [f"{key} is {found[key]}, wanted {check[key]}" for key in ("mode", "owner", "group") if key in check and str(check[key]) != found[key]]
+    bad = [
+        f"{key} is {found[key]}, wanted {check[key]}"
+        for key in ("mode", "owner", "group")
+        if key in check and str(check[key]) != found[key]
+    ]
     return (False, f"{path}: {'; '.join(bad)}") if bad else (True, f"{path} is as declared")
 
 

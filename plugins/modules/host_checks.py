@@ -24,7 +24,8 @@ attributes:
 options:
   checks:
     description:
-      - Checks with V(id), V(title), V(type), V(remedy) (what to do when it fails), optionally V(timeout) in seconds, and the keys of their type.
+      - Checks with V(id), V(title), V(type), V(remedy) (what to do when it fails), optionally V(timeout) in seconds, and the keys of their
+        type.
       - V(service) - V(units) are active and, unless V(enabled) is V(false), enabled.
       - V(no_failed_units) - no systemd unit has failed.
       - V(command) - V(command) (a list) exits with V(rc) (0) and its output matches the regular expression V(stdout).

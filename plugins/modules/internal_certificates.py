@@ -14,8 +14,8 @@ author: The founders of civitas.hosting (@civitas-hosting)
 description:
   - The CA's key lies in the environment's vault-encrypted secrets file on the controller and never reaches a host.
   - A host makes its keys itself; they never leave it. The controller signs requests for exactly the declared names.
-  - A certificate is replaced when it is missing, from another CA, for other names, without its key, or about to end. Key and certificate are
-    swapped in one step, after both were verified on the host.
+  - A certificate is replaced when it is missing, from another CA, for other names, without its key, or about to end. Key and certificate
+    are swapped in one step, after both were verified on the host.
   - One module call when nothing changes, two more when a certificate is issued.
 attributes:
   check_mode:
@@ -213,7 +213,7 @@ def main():
         supports_check_mode=True,
     )
     if not module.params["ca_certificate"]:
-        module.fail_json(msg="This module is run by the action plugin of the same name; call it as civitas.hosting.internal_certificates in a task.")
+        module.fail_json(msg="This module is run by the action plugin of its name; use civitas.hosting.internal_certificates in a task.")
     try:
         module.exit_json(**run_phase(module))
     except (StoreError, OSError) as error:

@@ -72,7 +72,8 @@ def check_ca(ca: Ca, now: datetime.datetime) -> None:
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise CaError(
             f"the internal CA is valid from {certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}, "
-            "not now; check the controller's clock, or remove internal_ca_key and internal_ca_certificate from the secrets file for a new one"
+            "not now; check the controller's clock, or remove internal_ca_key and internal_ca_certificate from the secrets file for a new "
+            "one"
         )
 
 
