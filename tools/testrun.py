@@ -1,0 +1,476 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the tests and says what they proved.
+
+    python -m tools.testrun                       everything
+    python -m tools.testrun lint unit             some parts: lint, unit, sanity, molecule, tarball, demo
+    python -m tools.testrun molecule/postgres     one scenario
+    python -m tools.testrun --do converge molecule/postgres   one Molecule command instead of the whole sequence; hosts stay
+
+Two scenarios run at a time. Each one's output lies in .cache/logs/. The last line is `N passed, N failed, N skipped`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools import bed
+from tools.bed import CACHE, LABEL, LOGS, ROOT, BedError, say
+
+TIMES = CACHE / "testrun.json"
+SCENARIOS = ROOT / "molecule"
+BIN = Path(sys.executable).parent
+AT_ONCE = 2
+TAIL = 60
+
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+
+@dataclass
+class Result:
+    """What a part or a scenario came to."""
+
+    name: str
+    state: str
+    seconds: float = 0.0
+    reason: str = ""
+
+
+class Failure(Exception):
+    """A part failed; the text says why in a few words."""
+
+
+class Skip(Exception):
+    """A part cannot run here; the text says why."""
+
+
+# --- processes
+
+_running: set[subprocess.Popen[bytes]] = set()
+_stopping = threading.Event()
+
+
+def _environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    environment.update(
+        PATH=f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+        PYTHONPATH=str(ROOT),
+        ANSIBLE_COLLECTIONS_PATH=str(CACHE / "collections"),
+        ANSIBLE_LOCALHOST_WARNING="false",
+        # Logs are read by people and by grep.
+        NO_COLOR="1",
+        ANSIBLE_NOCOLOR="1",
+        ANSIBLE_FORCE_COLOR="0",
+        PY_COLORS="0",
+        MOLECULE_COMMAND_BORDERS="0",
+        MOLECULE_GLOB="molecule/*/molecule.yml",
+        CIVITAS_BED_ID=bed.CHECKOUT,
+    )
+    return environment
+
+
+def execute(command: Sequence[str | Path], log: Path, *, cwd: Path = ROOT, env: dict[str, str] | None = None, append: bool = False) -> int:
+    """Run a command with its output in a log; returns its exit status. It and its children end when this process is stopped."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab" if append else "wb") as handle:
+        handle.write(f"$ {' '.join(str(word) for word in command)}\n".encode())
+        handle.flush()
+        if _stopping.is_set():
+            raise KeyboardInterrupt
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env={**_environment(), **(env or {})},
+            start_new_session=True,
+        )
+        _running.add(process)
+        try:
+            return process.wait()
+        finally:
+            _running.discard(process)
+
+
+def _stop_everything() -> None:
+    """End the process groups that this run started."""
+    _stopping.set()
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for process in list(_running):
+            try:
+                os.killpg(process.pid, sign)
+            except ProcessLookupError:
+                continue
+        end = time.monotonic() + 5
+        while _running and time.monotonic() < end:
+            time.sleep(0.1)
+
+
+def tail(log: Path, until: str = "") -> str:
+    """The end of a log, for people; with a pattern, the end of what comes before its first match (cleaning up is of no interest)."""
+    try:
+        text = log.read_text(errors="replace").rstrip()
+    except OSError:
+        return ""
+    if until and (end := re.search(until, text, re.M)):
+        text = text[: end.start()].rstrip()
+    lines = text.splitlines()
+    return "\n".join([f"    (from {log.relative_to(ROOT)})", *(f"    {line}" for line in lines[-TAIL:])])
+
+
+# --- lint
+
+
+def tracked(*patterns: str) -> list[str]:
+    """Files that git knows or would add, as paths relative to the root."""
+    found = bed.run("git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns).stdout
+    return sorted({name for name in found.split("\0") if name and (ROOT / name).is_file()})
+
+
+# Formats without comments, texts that are not ours, and files that a tool writes.
+_WITHOUT_SPDX = re.compile(
+    r"(^LICENSE$|\.(json|pem|crt|key|csv|png|svg|gz|tar|lock|txt\.golden)$|^changelogs/changelog\.yaml$|^CHANGELOG\.md$|/py\.typed$)"
+)
+
+
+def without_spdx() -> list[str]:
+    """Files that could carry an SPDX line near their beginning and do not."""
+    missing = []
+    for name in tracked():
+        if _WITHOUT_SPDX.search(name):
+            continue
+        head = (ROOT / name).read_bytes()[:1000]
+        if b"\0" not in head and head.strip() and b"SPDX-License-Identifier:" not in head:
+            missing.append(name)
+    return missing
+
+
+def shell_files() -> list[str]:
+    """Scripts whose first line names a POSIX shell or bash."""
+    shells = re.compile(rb"#!\s*/(usr/)?bin/(env )?(ba|da)?sh\b")
+    return [name for name in tracked() if not name.endswith((".j2", ".md")) and shells.match((ROOT / name).read_bytes()[:64])]
+
+
+def lint() -> str:
+    """All linters; each is run even when one before it has failed. Returns what could not be run."""
+    log = LOGS / "lint.log"
+    log.unlink(missing_ok=True)
+    typed = [name for name in ("plugins/module_utils", "plugins/plugin_utils", "tools") if any((ROOT / name).glob("*.py"))]
+    checks: list[tuple[str, list[str | Path]]] = [
+        ("yamllint", ["yamllint", "--strict", "."]),
+        ("ruff check", ["ruff", "check", "."]),
+        ("ruff format", ["ruff", "format", "--check", "."]),
+        ("mypy", ["mypy", *typed]),
+        ("antsibull-changelog", ["antsibull-changelog", "lint"]),
+        ("ansible-lint", ["ansible-lint", "--offline", "--strict"]),
+    ]
+    note = ""
+    if shutil.which("shellcheck"):
+        checks.append(("shellcheck", ["shellcheck", *shell_files()]))
+    else:
+        note = "without shellcheck, which is not installed"
+    failed = []
+    for name, command in checks:
+        own = LOGS / f"lint-{name.replace(' ', '-')}.log"
+        if execute(command, own) != 0:
+            failed.append(name)
+            print(f"{name}:\n{tail(own)}", flush=True)
+    if missing := without_spdx():
+        failed.append("SPDX lines")
+        print("SPDX lines: these files have no `SPDX-License-Identifier: GPL-3.0-or-later`:\n    " + "\n    ".join(missing), flush=True)
+    if failed:
+        raise Failure(", ".join(failed))
+    return note
+
+
+# --- unit
+
+
+def _pytest(name: str, folder: str) -> str:
+    log = LOGS / f"{name}.log"
+    if not any((ROOT / folder).rglob("test_*.py")):
+        raise Skip(f"there is nothing in {folder}")
+    status = execute([sys.executable, "-m", "pytest", "-q", folder], log)
+    lines = log.read_text(errors="replace").rstrip().splitlines()
+    if status != 0:
+        print(tail(log), flush=True)
+        raise Failure(lines[-1].strip("= ") if lines else f"exit status {status}")
+    return lines[-1].strip("= ")
+
+
+# --- sanity
+
+
+def sanity() -> str:
+    """ansible-test in a copy of what git knows, since it takes the collection's name from the path and hates a foreign .venv."""
+    log = LOGS / "sanity.log"
+    home = CACHE / "sanity"
+    target = home / "ansible_collections" / "civitas" / "hosting"
+    shutil.rmtree(target, ignore_errors=True)
+    for name in tracked():
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copy, follow_symlinks=False)
+    # ansible-test asks git for the files of the collection.
+    bed.run("git", "-C", str(target), "init", "-q")
+    bed.run("git", "-C", str(target), "add", "--all")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    # A home of its own keeps the virtual environments of ansible-test between runs, and the person's own out of it.
+    status = execute(
+        ["ansible-test", "sanity", "--venv", "--python", version, "--color", "no"],
+        log,
+        cwd=target,
+        env={"ANSIBLE_TEST_PREFER_PODMAN": "0"},
+    )
+    if status != 0:
+        print(tail(log), flush=True)
+        found = re.findall(r"The (\d+) sanity test\(s\) listed below.*failed: (.*)|FATAL: (.*)", log.read_text(errors="replace"))
+        raise Failure(" ".join(part for part in found[-1] if part) if found else f"exit status {status}")
+    return ""
+
+
+# --- Molecule
+
+
+def scenarios() -> list[str]:
+    """Names of all scenarios, the longest of the last run first and new ones before all."""
+    times = _times()
+    names = [path.parent.name for path in SCENARIOS.glob("*/molecule.yml")]
+    return sorted(names, key=lambda name: (-times.get(f"molecule/{name}", 1e9), name))
+
+
+def obstacle(name: str) -> str:
+    """Why a scenario cannot run here: what its requires.py prints. Nothing printed: it can."""
+    script = SCENARIOS / name / "requires.py"
+    if not script.is_file():
+        return ""
+    asked = subprocess.run(
+        [sys.executable, script],
+        cwd=ROOT,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if asked.returncode != 0:
+        raise Failure(f"molecule/{name}/requires.py failed: {asked.stderr.strip().splitlines()[-1:]}")
+    return " ".join(asked.stdout.split())
+
+
+def _platforms_file(distros: Sequence[str]) -> Path:
+    """A second base configuration with the platforms that DISTROS names."""
+    lines = ["platforms:"]
+    for distro in distros:
+        lines += [
+            f"  - name: {bed.CHECKOUT}-${{MOLECULE_SCENARIO_NAME}}-{distro}",
+            f"    image: civitas-bed/{distro}",
+            "    groups: [servers]",
+        ]
+    path = CACHE / f"platforms-{'-'.join(distros)}.yml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _clean(name: str) -> None:
+    """Remove whatever hosts of a scenario are still there."""
+    bed.leftovers(f"{LABEL}={bed.CHECKOUT}", f"{LABEL}.scenario={name}")
+
+
+def scenario(name: str, distros: Sequence[str], command: str = "test") -> str:
+    """One scenario from nothing to nothing."""
+    log = LOGS / f"molecule-{name}.log"
+    folder = SCENARIOS / name
+    if not folder.joinpath("molecule.yml").is_file():
+        raise Failure(f"there is no molecule/{name}/molecule.yml; there are: {', '.join(sorted(scenarios()))}")
+    # Molecule only warns about these, and ends with 0.
+    for needed in ("converge.yml", "tests/test_*.py"):
+        if not any(folder.glob(needed)):
+            raise Failure(f"molecule/{name}/{needed} is missing: the scenario proves nothing")
+    if reason := obstacle(name):
+        raise Skip(reason)
+    words: list[str | Path] = ["molecule"]
+    environment = {"MOLECULE_EPHEMERAL_DIRECTORY": str(CACHE / "molecule" / name)}
+    if distros:
+        words += ["-c", ROOT / ".config/molecule/config.yml", "-c", _platforms_file(distros)]
+        environment["CIVITAS_BED_DISTRO"] = distros[0]
+    words += [command, "-s", name]
+    if command in ("test", "destroy"):
+        _clean(name)
+        shutil.rmtree(CACHE / "molecule" / name, ignore_errors=True)
+    try:
+        status = execute(words, log, env=environment)
+    finally:
+        if command == "test":
+            _clean(name)
+    if status != 0:
+        text = log.read_text(errors="replace")
+        steps = re.findall(r"^(?:ERROR|CRITICAL)\s+\[\S+ > (\w+)\]", text, re.M)
+        raise Failure(f"in {steps[0]}" if steps else f"exit status {status}")
+    return ""
+
+
+# --- the run
+
+
+def _times() -> dict[str, float]:
+    try:
+        return {str(key): float(value) for key, value in json.loads(TIMES.read_text()).items()}
+    except (OSError, ValueError):
+        return {}
+
+
+def _remember(results: Sequence[Result]) -> None:
+    times = _times()
+    times.update({result.name: round(result.seconds, 1) for result in results if result.state == PASSED})
+    TIMES.parent.mkdir(parents=True, exist_ok=True)
+    temporary = TIMES.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(times, indent=2, sort_keys=True) + "\n")
+    temporary.replace(TIMES)
+
+
+def measure(name: str, part: Callable[[], str]) -> Result:
+    """Run one part; what it returns or raises becomes its result."""
+    began = time.monotonic()
+    try:
+        result = Result(name, PASSED, reason=part())
+    except Skip as reason:
+        result = Result(name, SKIPPED, reason=str(reason))
+    except (Failure, BedError) as reason:
+        result = Result(name, FAILED, reason=" ".join(str(reason).split()))
+    result.seconds = time.monotonic() - began
+    say(f"{result.name}: {result.state} in {result.seconds:.0f} s{f' ({result.reason})' if result.reason else ''}")
+    return result
+
+
+def run_scenarios(names: Sequence[str], distros: Sequence[str]) -> list[Result]:
+    """Scenarios, two at a time; the end of the log of each one that fails."""
+    try:
+        bed.ensure_engine()
+        for distro in distros or ("debian12", "debian13"):
+            bed.ensure_image(distro)
+        bed.ensure_cache()
+    except BedError as error:
+        return [Result(f"molecule/{name}", FAILED, reason=" ".join(str(error).split())) for name in names]
+    results = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        jobs: dict[Future[Result], str] = {
+            pool.submit(measure, f"molecule/{name}", functools.partial(scenario, name, distros)): name for name in names
+        }
+        try:
+            for job in as_completed(jobs):
+                result = job.result()
+                results.append(result)
+                _remember([result])
+                if result.state == FAILED:
+                    print(tail(LOGS / f"molecule-{jobs[job]}.log", r"^CRITICAL (?!'molecule/default)"), flush=True)
+        except KeyboardInterrupt:
+            for job in jobs:
+                job.cancel()
+            _stop_everything()
+            for name in names:
+                _clean(name)
+            raise
+    return results
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "lint": lint,
+    "unit": functools.partial(_pytest, "unit", "tests/unit"),
+    "sanity": sanity,
+    "tarball": functools.partial(_pytest, "tarball", "tests/galaxy"),
+    "demo": functools.partial(_pytest, "demo", "tests/demo"),
+}
+ORDER = ("lint", "unit", "sanity", "molecule", "tarball", "demo")
+
+
+def table(results: Sequence[Result]) -> str:
+    """The parts, one a line, and the counts alone on the last line."""
+    width = max((len(result.name) for result in results), default=4)
+    lines = [f"{'part':<{width}}  result   time    reason"]
+    for result in results:
+        lines.append(f"{result.name:<{width}}  {result.state:<7} {result.seconds:5.0f} s  {result.reason}".rstrip())
+    counts = {state: sum(result.state == state for result in results) for state in (PASSED, FAILED, SKIPPED)}
+    return "\n".join([*lines, "", ", ".join(f"{number} {state}" for state, number in counts.items())])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the parts that are asked for; 0 when something passed and nothing failed."""
+    parser = argparse.ArgumentParser(prog="python -m tools.testrun")
+    parser.add_argument("part", nargs="*", help=f"{', '.join(ORDER)} or molecule/<scenario>; default: everything")
+    parser.add_argument("--distros", default=os.environ.get("DISTROS", ""), help="hosts of the scenarios, such as 'debian13 ubuntu2404'")
+    parser.add_argument("--do", default="test", metavar="COMMAND", help="Molecule command for the scenarios: converge, verify, destroy ...")
+    options = parser.parse_args(argv)
+    wanted = options.part or list(ORDER)
+    distros = options.distros.replace(",", " ").split()
+    for distro in distros:
+        if distro not in bed.DISTROS:
+            parser.error(f"there is no distribution {distro!r}; write one of: {', '.join(bed.DISTROS)}")
+    for part in wanted:
+        if part not in ORDER and not part.startswith("molecule/"):
+            parser.error(f"there is no part {part!r}; write one of: {', '.join(ORDER)} or molecule/<scenario>")
+
+    names = [part.removeprefix("molecule/") for part in wanted if part.startswith("molecule/")]
+    if options.do != "test":
+        return _by_hand(names, distros, options.do)
+    if "molecule" in wanted:
+        names = scenarios()
+
+    results: list[Result] = []
+    for part in sorted({part.split("/")[0] for part in wanted}, key=ORDER.index):
+        say(f"{part} ...")
+        done = run_scenarios(names, distros) if part == "molecule" else [measure(part, PARTS[part])]
+        _remember(done)
+        results += done
+    print(f"\n{table(results)}", flush=True)
+    states = [result.state for result in results]
+    return 0 if FAILED not in states and PASSED in states else 1
+
+
+def _by_hand(names: Sequence[str], distros: Sequence[str], command: str) -> int:
+    """One Molecule command with its output on the terminal, while a scenario is being written."""
+    for name in names:
+        words: list[str | Path] = ["molecule"]
+        if distros:
+            words += ["-c", ROOT / ".config/molecule/config.yml", "-c", _platforms_file(distros)]
+        environment = {**_environment(), "MOLECULE_EPHEMERAL_DIRECTORY": str(CACHE / "molecule" / name)}
+        if distros:
+            environment["CIVITAS_BED_DISTRO"] = distros[0]
+        status = subprocess.run([*map(str, words), *command.split(), "-s", name], cwd=ROOT, env=environment, check=False).returncode
+        if status != 0:
+            return status
+    return 0
+
+
+def _terminated(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        _stop_everything()
+        print("\nStopped; hosts of running scenarios were removed.", file=sys.stderr)
+        code = 130
+    except BedError as error:
+        print(error, file=sys.stderr)
+        code = 1
+    sys.exit(code)
