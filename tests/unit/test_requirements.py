@@ -76,7 +76,8 @@ def test_every_requirement_has_one_row() -> None:
 
 
 def test_every_row_is_sound() -> None:
-    assert [problem for row in ROWS for problem in problems_of_row(row, ROOT)] == []
+    problems = [problem for row in ROWS for problem in problems_of_row(row, ROOT)]
+    assert not problems, "\n".join(problems)
 
 
 def test_no_row_is_lost_by_its_form() -> None:
