@@ -12,45 +12,35 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import bed
+from tools.bed import ROOT, BedError, say
+
 SOURCE = Path(__file__).resolve().parent / "kinto"
 CACHE = ROOT / ".cache" / "demo"
 CONTEXT = CACHE / "kinto-context"
 PYTHON = "3.13"  # Debian 13's
-# The test bed's own base image, and the public one for machines that can pull.
-BASES = ("civitas-bed/rootfs-debian13", "debian:13")
-START = time.monotonic()
+BASE = "debian13"
 
 
-class ImageError(Exception):
-    """What failed and what to do."""
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"[{time.monotonic() - START:4.0f} s] {text}\n")
-    sys.stderr.flush()
-
-
-def run(command: list[str], failure: str) -> str:
-    """Runs a command, returns its output; a failure shows the last lines of it below `failure`."""
+def run(command: list[str], remedy: str) -> str:
+    """Runs a command, returns its output; a failure ends with its last lines and the remedy."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        raise ImageError("\n".join([failure, f"  command: {' '.join(command)}", *(f"  {line}" for line in done.stdout.splitlines()[-20:])]))
+        lines = "\n".join(f"  {line}" for line in done.stdout.splitlines()[-20:])
+        raise BedError(f"`{' '.join(command[:4])} ...` failed:\n{lines}", remedy)
     return done.stdout
 
 
 def version() -> str:
     found = re.search(r"^kinto==([^ \\]+)", (SOURCE / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
     if not found:
-        raise ImageError(f"{SOURCE / 'requirements.txt'} does not pin kinto: add a line 'kinto==<version>'")
+        raise BedError(f"{SOURCE / 'requirements.txt'} does not pin kinto.", "Add a line: kinto==<version>")
     return found.group(1)
 
 
@@ -80,30 +70,14 @@ def current(record: Path, inputs: str) -> dict[str, str] | None:
     return None
 
 
-def base_image() -> str:
-    def present(image: str) -> bool:
-        return subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
-
-    for image in BASES:
-        if present(image):
-            return image
-    from tools import bed
-
-    bed.ensure_image("debian13")
-    for image in BASES:
-        if present(image):
-            return image
-    raise ImageError(f"no base image: neither of {', '.join(BASES)} is there; 'docker pull {BASES[1]}' or 'make demo' provides one")
-
-
 def install_libraries(architecture: str) -> None:
     """Installs the pinned wheels into the build context, for the image's Python and not for this one."""
     platforms = [f"manylinux2014_{architecture}", *(f"manylinux_2_{minor}_{architecture}" for minor in range(17, 42))]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--no-compile"]
-    command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={PYTHON}", f"--target={CONTEXT / 'lib'}"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--require-hashes"]
+    command += ["--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={PYTHON}"]
     command += [f"--platform={platform}" for platform in platforms]
-    command += [f"--requirement={SOURCE / 'requirements.txt'}"]
-    run(command, "The libraries could not be installed. Does pip reach its package index from here (pip config list)?")
+    command += [f"--target={CONTEXT / 'lib'}", f"--requirement={SOURCE / 'requirements.txt'}"]
+    run(command, "Does pip reach its package index from here? `pip config list` shows what it asks.")
     # Scripts for this machine's Python; the image starts modules.
     shutil.rmtree(CONTEXT / "lib" / "bin", ignore_errors=True)
 
@@ -117,12 +91,12 @@ def save(image: str, archive: Path) -> None:
             shutil.copyfileobj(process.stdout, stream, 1 << 20)
     if process.returncode:
         part.unlink()
-        raise ImageError(f"'docker save {image}' failed with {process.returncode}")
-    os.replace(part, archive)
+        raise BedError(f"'docker save {image}' failed with {process.returncode}")
+    part.replace(archive)
 
 
 def ensure_archive() -> dict[str, str]:
-    """Returns {image, archive, sha256, id}, building what is missing. Raises ImageError."""
+    """Returns {image, archive, sha256, id}, building what is missing. Raises bed.BedError."""
     release = version()
     archive = CACHE / f"kinto-{release}.tar.gz"
     record = CACHE / f"kinto-{release}.json"
@@ -133,8 +107,9 @@ def ensure_archive() -> dict[str, str]:
         return known
 
     image = f"civitas/kinto:{release}"
-    base = base_image()
-    machine = run(["docker", "info", "--format", "{{.Architecture}}"], "No container engine answers; start one, or let 'make demo' do it.").strip()
+    bed.ensure_engine()
+    base = bed._ensure_base(BASE)
+    machine = bed.docker("info", "--format", "{{.Architecture}}")
     shutil.rmtree(CONTEXT, ignore_errors=True)
     CONTEXT.mkdir(parents=True)
     for name in ("Dockerfile", "kinto_server.py"):
@@ -144,11 +119,11 @@ def ensure_archive() -> dict[str, str]:
     say(f"demo image: building {image} on {base}")
     run(
         ["docker", "build", "--quiet", "--build-arg", f"BASE={base}", "--tag", image, str(CONTEXT)],
-        "The image could not be built. Does a container reach the Debian mirror from here?",
+        "Does a container reach the Debian mirror from here?",
     )
     say(f"demo image: saving {archive.relative_to(ROOT)}")
     save(image, archive)
-    identity = run(["docker", "image", "inspect", "--format", "{{.Id}}", image], "The image that was just built is gone.").strip()
+    identity = bed.docker("image", "inspect", "--format", "{{.Id}}", image)
     result = {"image": image, "archive": str(archive), "sha256": sha256_of(archive), "id": identity}
     record.write_text(json.dumps({**result, "inputs": inputs}, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(CONTEXT)
@@ -159,7 +134,7 @@ def ensure_archive() -> dict[str, str]:
 def main() -> int:
     try:
         result = ensure_archive()
-    except ImageError as error:
+    except BedError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     json.dump(result, sys.stdout, indent=2)

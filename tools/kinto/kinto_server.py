@@ -52,7 +52,7 @@ def create_admin(name: str) -> int:
     from pyramid.paster import bootstrap
 
     if not AccountIdGenerator().match(name):
-        return fail(f"'{name}' cannot be the name of an account: letters, digits and + . @ _ - are allowed, the first one a letter or digit")
+        return fail(f"'{name}' cannot name an account: letters, digits and + . @ _ - are allowed, a letter or digit first")
     password = Path(ADMIN_PASSWORD).read_text(encoding="utf-8").rstrip("\n")
     if len(password) < 12:
         return fail(f"the password in {ADMIN_PASSWORD} has less than 12 characters")
