@@ -20,7 +20,7 @@ MINIMUM_MEMORY_MB = 512
 def tune(memory_mb: int, cpus: int, share: float = 0.5, max_connections: int = 100, disk: str = "ssd") -> t.Dict[str, t.Union[str, int]]:
     """Return PostgreSQL settings for a host.
 
-    The memory that PostgreSQL may count on is ``memory_mb * share``; the page cache of the kernel is part of it.
+    The memory that PostgreSQL may count on is ``memory_mb * share``, rounded down; the page cache of the kernel is part of it.
 
     Args:
         memory_mb: memory of the host in MiB, at least 512.
@@ -46,7 +46,7 @@ def tune(memory_mb: int, cpus: int, share: float = 0.5, max_connections: int = 1
     if disk not in DISKS:
         raise ValueError(f"disk is {disk!r}; write {' or '.join(DISKS)}")
 
-    memory = int(memory_mb * share)
+    memory = _steady(int(memory_mb * share))
     # A quarter: the rest is left to the page cache, which PostgreSQL reads through. Above 16 GiB the gain ends and checkpoints suffer.
     shared_buffers = _within(memory // 4, 64, 16 * 1024)
     # A sort or hash may use this much several times in one query, so all connections busy with three of them still fit.
@@ -71,6 +71,12 @@ def tune(memory_mb: int, cpus: int, share: float = 0.5, max_connections: int = 1
         "max_parallel_workers_per_gather": 0 if cpus == 1 else parallel,
         "max_parallel_maintenance_workers": 0 if cpus == 1 else parallel,
     }
+
+
+def _steady(memory: int) -> int:
+    """Round down to four significant binary digits: a new kernel that counts some MiB less must not ask for a restart of the server."""
+    step = max(1, 2 ** (memory.bit_length() - 1) // 16)
+    return memory // step * step
 
 
 def _within(value: int, low: int, high: int) -> int:

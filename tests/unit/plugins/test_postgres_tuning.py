@@ -17,7 +17,7 @@ GB = 1024
         (1 * GB, 1, 0.5, ("128MB", "384MB", "2MB", "32MB", "1GB", 0)),
         (2 * GB, 2, 0.5, ("256MB", "768MB", "2MB", "64MB", "1GB", 1)),
         (4 * GB, 2, 0.5, ("512MB", "1536MB", "5MB", "128MB", "1GB", 1)),
-        (8 * GB - 1, 4, 0.5, ("1023MB", "3071MB", "10MB", "255MB", "1GB", 2)),
+        (8 * GB - 1, 4, 0.5, ("992MB", "2976MB", "9MB", "248MB", "1GB", 2)),
         (8 * GB, 4, 0.5, ("1024MB", "3072MB", "10MB", "256MB", "4GB", 2)),
         (16 * GB, 8, 1, ("4096MB", "12288MB", "40MB", "1024MB", "4GB", 4)),
         (64 * GB, 16, 1, ("16384MB", "49152MB", "64MB", "1024MB", "4GB", 4)),
@@ -33,6 +33,10 @@ def test_sizes(memory_mb, cpus, share, expected):
 def test_disk_decides_cost_of_random_reads():
     assert postgres_tuning(4 * GB, cpus=2, disk="ssd")["random_page_cost"] == "1.1"
     assert postgres_tuning(4 * GB, cpus=2, disk="hdd")["effective_io_concurrency"] == 2
+
+
+def test_some_megabytes_less_change_nothing():
+    assert postgres_tuning(3916, cpus=2) == postgres_tuning(3890, cpus=2)
 
 
 def test_numbers_that_arrive_as_text_are_numbers():
