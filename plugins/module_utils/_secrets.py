@@ -168,6 +168,17 @@ class SecretsFile:
         values = self._read().values
         return {name: check_value(name, values[name], self.path) for name in factories}
 
+    def check_writable(self) -> None:
+        """See that a value could be added.
+
+        Raises:
+            SecretsError: no vault password, or the directory is missing or not writable.
+        """
+        self._need_password()
+        directory = os.path.dirname(self.path)
+        if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
+            raise SecretsError(f"{self.path} cannot be written", f"Create {directory} and make it writable for you.")
+
     def _read(self) -> _Content:
         try:
             with open(self.path, "rb") as handle:

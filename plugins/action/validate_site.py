@@ -1,0 +1,370 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The founders of civitas.hosting
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible import constants
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import lookup_loader
+from ansible_collections.civitas.hosting.plugins.module_utils import _secrets, _secrets_run, _site_roles, _site_rules
+from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import Problem
+
+try:
+    from ansible._internal._datatag._tags import Origin
+except ImportError:  # ansible-core before 2.19
+    Origin = None
+
+_ROLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles")
+_CONNECTION = ("ansible_connection", "ansible_host", "ansible_port", "ansible_user")
+
+
+class _Role(t.NamedTuple):
+    name: str
+    options: t.Dict[str, t.Any]
+    defaults: t.Dict[str, t.Any]
+    variables: t.Dict[str, t.Any]
+    # Names that depend on the host's release.
+    platform_names: t.FrozenSet[str]
+    declarations: t.Dict[str, t.Any]
+
+
+class _Target(t.NamedTuple):
+    """A host with the variables that its roles will see, unrendered, and what renders them."""
+
+    host: _site_rules.Host
+    own: t.Dict[str, t.Any]
+    variables: t.Dict[str, t.Any]
+    templar: t.Any
+    roles: t.List[_Role]
+
+
+class ActionModule(ActionBase):
+    BYPASS_HOST_LOOP = True
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
+        result = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        args = self.validate_argument_spec(
+            argument_spec={
+                "roles": {"type": "raw", "required": True},
+                "computed_files": {"type": "list", "elements": "str", "default": []},
+                "generate_secrets": {"type": "bool", "default": False},
+            }
+        )[1]
+        self._vars = task_vars
+        self._problems: t.List[Problem] = []
+        self._checked = 0
+        self._options: t.Dict[str, t.List[str]] = {}
+        computed = self._computed(args["computed_files"])
+        targets = self._targets(_group_roles(args["roles"]), computed)
+        self._judge(targets, _group_roles(args["roles"]))
+        for target in targets:
+            self._judge_roles(target, computed)
+            self._judge_ports(target)
+        present, generated = self._judge_secrets(targets, args["generate_secrets"])
+
+        hosts = [target.host.name for target in targets]
+        problems = _site_rules.merge(self._problems, hosts)
+        result.update(changed=False, problems=[problem._asdict() for problem in problems], generated_secrets=generated)
+        if problems:
+            result.update(failed=True, msg=_site_rules.report(problems))
+            if Origin is None:
+                # ansible-core 2.19 prints the message of a failure as text, earlier releases only inside the result.
+                self._display.display(result["msg"], color=constants.COLOR_ERROR)
+        else:
+            name = ", ".join(os.path.relpath(source) for source in task_vars.get("ansible_inventory_sources") or [])
+            result["msg"] = (
+                f"Inventory {name} is valid: {len(hosts)} hosts, {self._checked} variables checked, {present} secrets present"
+                + (f" ({len(generated)} of them new)" if generated else "")
+            )
+            result["_ansible_verbose_always"] = True
+        return result
+
+    # What there is.
+
+    def _load(self, path: str) -> t.Dict[str, t.Any]:
+        if not os.path.exists(path):
+            return {}
+        try:
+            # ansible-core 2.19 renders only what is marked as trusted; earlier releases do not know the argument.
+            data = self._loader.load_from_file(path, trusted_as_template=True)
+        except TypeError:
+            data = self._loader.load_from_file(path)
+        return data if isinstance(data, dict) else {}
+
+    def _computed(self, files: t.List[str]) -> t.Dict[str, t.Any]:
+        computed: t.Dict[str, t.Any] = {}
+        for path in files:
+            computed.update(self._load(os.path.join(self._vars["playbook_dir"], path)))
+        return computed
+
+    def _role(self, name: str) -> t.Optional[_Role]:
+        path = os.path.join(_ROLES, name)
+        if "/" in name or not name or not os.path.isdir(path):
+            return None
+        folder = os.path.join(path, "vars")
+        files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        platform = {key for file in files if file != "main.yml" and file.endswith(".yml") for key in self._load(os.path.join(folder, file))}
+        return _Role(
+            name=name,
+            options=self._role_options(name),
+            defaults=self._load(os.path.join(path, "defaults", "main.yml")),
+            variables=self._load(os.path.join(folder, "main.yml")),
+            platform_names=frozenset(platform),
+            declarations=self._load(os.path.join(path, "meta", "declarations.yml")),
+        )
+
+    def _role_options(self, name: str) -> t.Dict[str, t.Any]:
+        document = self._load(os.path.join(_ROLES, name, "meta", "argument_specs.yml"))
+        entry = (document.get("argument_specs") or {}).get("main") or {}
+        return dict(entry.get("options") or {})
+
+    def _targets(self, group_roles: t.Dict[str, t.List[str]], computed: t.Dict[str, t.Any]) -> t.List[_Target]:
+        groups = self._vars["groups"]
+        roles: t.Dict[str, _Role] = {}
+        for name in sorted({name for names in group_roles.values() for name in names}):
+            role = self._role(name)
+            if role:
+                roles[name] = role
+            elif not name.startswith("app_"):
+                raise AnsibleActionFail(f"There is no role '{name}'. Name roles of this collection in 'roles'.")
+        return [
+            self._target(name, [roles[role] for role in _roles_of(name, group_roles, groups) if role in roles], computed)
+            for name in groups["all"]
+        ]
+
+    def _target(self, name: str, roles: t.List[_Role], computed: t.Dict[str, t.Any]) -> _Target:
+        own = dict(self._vars["hostvars"].raw_get(name))
+        variables: t.Dict[str, t.Any] = {}
+        for role in roles:
+            variables.update(role.defaults)
+        variables.update(own)
+        variables.update(computed)
+        for role in roles:
+            variables.update(role.variables)
+        variables["hostvars"] = self._vars["hostvars"]
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        values = {}
+        for variable in sorted(own):
+            if variable.startswith(_site_rules.PREFIX) or variable in _CONNECTION:
+                self._checked += 1
+                try:
+                    values[variable] = templar.template(own[variable])
+                except Exception as error:  # noqa: BLE001 - a template may raise anything
+                    self._add_unrendered(name, variable, own[variable], variables, error)
+        host = _site_rules.Host(name=name, groups=own.get("group_names") or [], names=frozenset(own), values=values)
+        return _Target(host=host, own=own, variables=variables, templar=templar, roles=roles)
+
+    # Judgement.
+
+    def _add(self, problems: t.Iterable[Problem], own: t.Optional[t.Dict[str, t.Any]] = None) -> None:
+        for problem in problems:
+            source = _source((own or {}).get(problem.variable))
+            self._problems.append(problem._replace(source=source) if source else problem)
+
+    def _add_unrendered(self, host: str, variable: str, raw: t.Any, variables: t.Dict[str, t.Any], error: Exception) -> None:
+        words = _site_roles.mentions(raw, variables)
+        text = "" if words & {_site_roles.SECRET, _site_roles.VAULT} else f": {_site_roles.plain(str(error))}"
+        remedy = "Define what it refers to, or write a plain value."
+        self._add([Problem(host, variable, f"cannot be rendered{text}", remedy)], {variable: raw})
+
+    def _judge(self, targets: t.List[_Target], group_roles: t.Dict[str, t.List[str]]) -> None:
+        """The site-wide variables and the shape of the inventory."""
+        applications = sorted(name[4:] for name in os.listdir(_ROLES) if name.startswith("app_")) if os.path.isdir(_ROLES) else []
+        known = _site_rules.site_variables(applications)
+        hosts = [target.host for target in targets]
+        self._add(_site_rules.check_hosts_exist(hosts))
+        self._add(_site_rules.check_groups(group_roles, self._vars["groups"]))
+        tier = next((host.values["civitas_tier"] for host in hosts if "civitas_tier" in host.values), None)
+        self._add(_site_rules.check_single_server(tier, [target.host.name for target in targets if target.roles]))
+        self._add(_site_rules.check_addresses(hosts))
+        for target in targets:
+            roles = [role.name for role in target.roles]
+            public = any("sites" in role.declarations for role in target.roles)
+            self._add(_site_rules.check_site_variables(target.host, known), target.own)
+            self._add(_site_rules.check_unknown_site_names(target.host, known), target.own)
+            self._add(_site_rules.check_aliases(target.host), target.own)
+            self._add(_site_rules.check_control_node(target.host), target.own)
+            self._add(_site_rules.check_environment(target.host, roles, public), target.own)
+        self._add(_site_rules.check_same_everywhere(hosts, known))
+
+    def _judge_roles(self, target: _Target, computed: t.Dict[str, t.Any]) -> None:
+        """The variables of the roles that run on a host."""
+        host = target.host.name
+        told = {name: "from civitas_ variables and the roles' declarations" for name in computed if not name.startswith("__")}
+        self._add([problem._replace(where=host) for problem in _site_roles.check_computed(target.own, told)], target.own)
+        if not self._options:
+            names = sorted(os.listdir(_ROLES)) if os.path.isdir(_ROLES) else []
+            self._options.update({name: list(self._role_options(name)) for name in names})
+        known = {name: options for name, options in self._options.items() if options}
+        self._add([problem._replace(where=host) for problem in _site_roles.check_unknown(target.own, known)], target.own)
+        for role in target.roles:
+            for option, spec in role.options.items():
+                self._checked += 1
+                if option not in target.variables:
+                    slips = [name for name in target.own if name not in self._known_names()]
+                    finding = _site_roles.check_missing(option, spec, slips)
+                    if finding:
+                        self._add([Problem(host, option, *finding)])
+                else:
+                    self._judge_option(target, role, option, spec)
+
+    def _judge_option(self, target: _Target, role: _Role, option: str, spec: t.Dict[str, t.Any]) -> None:
+        raw = target.variables[option]
+        words = _site_roles.mentions(raw, target.variables)
+        # Rendering it would generate the secret.
+        if _site_roles.SECRET in words:
+            return
+        try:
+            value = target.templar.template(raw)
+        except Exception as error:  # noqa: BLE001 - a template may raise anything
+            if not self._explained(target, words):
+                self._add_unrendered(target.host.name, option, raw, target.variables, error)
+            return
+        may_be_empty = option in role.defaults and role.defaults[option] is None
+        finding = _site_roles.check_option(option, spec, value, secret=_site_roles.VAULT in words, may_be_empty=may_be_empty)
+        if finding:
+            self._add([Problem(target.host.name, option, *finding)], {option: raw})
+
+    def _known_names(self) -> t.Set[str]:
+        return {option for options in self._options.values() for option in options}
+
+    def _explained(self, target: _Target, words: t.Set[str]) -> bool:
+        """Is it no wonder that a value cannot be rendered: it needs the host, or a variable that was reported already?"""
+        platform = frozenset().union(*(role.platform_names for role in target.roles))
+        reported = {problem.variable for problem in self._problems if problem.where in (target.host.name, "all hosts")}
+        return _site_roles.needs_host(words, platform) or bool(words & reported)
+
+    def _declared(self, target: _Target, kind: str) -> t.List[t.Dict[str, t.Any]]:
+        """The items that the roles of a host declare; what cannot be rendered becomes a problem."""
+        items: t.List[t.Dict[str, t.Any]] = []
+        for role in target.roles:
+            if kind not in role.declarations:
+                continue
+            lookup = lookup_loader.get("civitas.hosting.declarations", loader=self._loader, templar=target.templar)
+            try:
+                items.extend(lookup.run([role.name], variables=target.variables, kind=kind)[0])
+            except AnsibleError as error:
+                if not self._explained(target, _site_roles.mentions(role.declarations[kind], target.variables)):
+                    text = _site_roles.plain(str(error))
+                    self._add(
+                        [
+                            Problem(
+                                target.host.name,
+                                f"role {role.name}",
+                                f"declares {kind} that cannot be used: {text}",
+                                "Correct its variables.",
+                            )
+                        ]
+                    )
+        return items
+
+    def _judge_ports(self, target: _Target) -> None:
+        self._add(_site_rules.check_ports(target.host.name, self._declared(target, "ports")))
+
+    # Secrets.
+
+    def _judge_secrets(self, targets: t.List[_Target], generate: bool) -> t.Tuple[int, t.List[str]]:
+        """Judge the secrets files and fill them; return how many secrets are there and the names of new ones."""
+        wanted: t.Dict[str, t.Dict[str, int]] = {}
+        for target in targets:
+            items = self._declared(target, "secrets")
+            path = self._secrets_path(target)
+            if path:
+                names = wanted.setdefault(path, {})
+                for item in items:
+                    names[item["name"]] = max(names.get(item["name"], 0), item.get("length", _secrets.DEFAULT_LENGTH))
+        self._add(_site_rules.check_password_files(self._password_files()))
+        stores = {}
+        for path, names in wanted.items():
+            sources = self._vars.get("ansible_inventory_sources") or []
+            self._add(_site_rules.check_inventory_sources(sources, path, constants.INVENTORY_IGNORE_PATTERNS))
+            stores[path] = self._judge_store(path, names, generate)
+        present, generated = 0, []
+        for path, store in stores.items():
+            if store and not self._problems:
+                missing = store.names_missing(wanted[path])
+                if missing and generate and not self._task.check_mode:
+                    store.ensure({name: _maker(wanted[path][name]) for name in missing})
+                    generated += missing
+                present += len(store.names())
+        return present, generated
+
+    def _secrets_path(self, target: _Target) -> t.Optional[str]:
+        if "civitas_secrets_file" in target.own and "civitas_secrets_file" not in target.host.values:
+            return None
+        try:
+            path = target.host.values.get("civitas_secrets_file")
+            return os.path.realpath(_secrets_run.secrets_path(path, target.own.get("inventory_dir")))
+        except (_secrets.SecretsError, ValueError):
+            return None  # judged as a variable
+
+    def _judge_store(self, path: str, wanted: t.Dict[str, int], generate: bool) -> t.Optional[_secrets.SecretsFile]:
+        where = _short(path)
+        try:
+            store = _secrets_run.secrets_file(path, None, self._loader)
+            for length in wanted.values():
+                _secrets.random_value(length)
+            missing = store.names_missing(wanted)
+            names = store.names()
+            if missing:
+                store.check_writable()
+        except _secrets.SecretsError as error:
+            self._add([Problem("controller", "secrets file", error.problem, error.remedy)])
+            return None
+        for name in names:
+            try:
+                store.get(name)
+            except _secrets.SecretsError as error:
+                self._add([Problem(where, name, error.problem, error.remedy)])
+        if not generate:
+            remedy = f'Run playbooks/validate.yml to generate it, or ansible-vault edit {where} and write {{0}}: "..."'
+            self._add(Problem(where, name, "is missing", remedy.format(name)) for name in missing)
+        return store
+
+    def _password_files(self) -> t.List[str]:
+        """The files from which Ansible reads vault passwords; scripts are none."""
+        secrets = self._loader._vault.secrets or []
+        files = [secret.filename for dummy, secret in secrets if type(secret).__name__ == "FileVaultSecret"]
+        return sorted({str(path) for path in files if path})
+
+
+def _group_roles(roles: t.Any) -> t.Dict[str, t.List[str]]:
+    if isinstance(roles, list):
+        roles = {"all": roles}
+    if not isinstance(roles, dict) or not all(isinstance(names, list) for names in roles.values()):
+        raise AnsibleActionFail("'roles' must be a list of roles, or a mapping of groups to lists of roles such as {all: [base, nginx]}.")
+    return {str(group): [str(name).replace("civitas.hosting.", "", 1) for name in names] for group, names in roles.items()}
+
+
+def _roles_of(host: str, group_roles: t.Dict[str, t.List[str]], groups: t.Dict[str, t.List[str]]) -> t.List[str]:
+    found = [name for group, names in group_roles.items() if host in groups.get(group, []) for name in names]
+    return list(dict.fromkeys(found))
+
+
+def _maker(length: int) -> t.Callable[[], str]:
+    return lambda: _secrets.random_value(length)
+
+
+def _source(raw: t.Any) -> str:
+    """File and line where a value was written."""
+    if Origin is not None:
+        origin = Origin.get_tag(raw)
+        path, line = (origin.path, origin.line_num) if origin else (None, None)
+    else:
+        path, line = (getattr(raw, "ansible_pos", None) or (None, None))[:2]
+    if not path or not os.path.exists(path):
+        return ""
+    return f"{_short(path)}:{line}" if line else _short(path)
+
+
+def _short(path: str) -> str:
+    return min(os.path.relpath(path), os.path.abspath(path), key=len)

@@ -1,0 +1,528 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The founders of civitas.hosting
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is wrong with an inventory: pure functions from plain data to problems, one small function a rule.
+
+Private to the collection: no promise of stability. A C(Finding) is V(None) or C((what is wrong, what to write)); the first part reads on
+from the variable's name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import stat
+import typing as t
+
+from ansible_collections.civitas.hosting.plugins.module_utils import _policy
+
+try:
+    import zoneinfo
+except ImportError:  # pragma: no cover - Python before 3.9 runs the import test only
+    zoneinfo = None  # type: ignore[assignment]
+
+Finding = t.Optional[t.Tuple[str, str]]
+
+TIERS = ("single",)
+PREFIX = "civitas_"
+
+
+class Problem(t.NamedTuple):
+    """One thing to correct."""
+
+    where: str
+    variable: str
+    problem: str
+    remedy: str
+    # "file:line" where the value was written, when that is known.
+    source: str = ""
+
+
+class Host(t.NamedTuple):
+    """A host of the inventory.
+
+    C(values) are the rendered site-wide and connection variables; what is in C(names) and not in C(values) could not be rendered.
+    """
+
+    name: str
+    groups: t.Sequence[str]
+    names: t.AbstractSet[str]
+    values: t.Mapping[str, t.Any]
+
+
+class SiteVariable(t.NamedTuple):
+    required: bool
+    check: t.Callable[[t.Any], Finding]
+    example: str
+
+
+# Values.
+
+
+def show(value: t.Any) -> str:
+    """A value for people: on one line, at most 60 characters, nothing that a terminal would obey."""
+    if isinstance(value, str) and len(value) > 60:
+        return f"{str(value[:60])!r}... ({len(value)} characters)"
+    text = repr(value)
+    return text if len(text) <= 62 else f"{text[:60]}..."
+
+
+def nearest(name: str, known: t.Iterable[str], cutoff: float = 0.7) -> str:
+    """The name in C(known) that C(name) may have been meant to be, or an empty text."""
+    return next(iter(difflib.get_close_matches(name[:128], list(known), n=1, cutoff=cutoff)), "")
+
+
+def check_text(value: t.Any, advice: str) -> Finding:
+    """Is it a text of one line without spaces around it?"""
+    if not isinstance(value, str):
+        return (f"is {show(value)}, of type {type(value).__name__} and not a text", advice)
+    if not value:
+        return ("is empty", advice)
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        return (f"is {show(value)}: it holds a line break or a control character", advice)
+    if value != value.strip():
+        return (f"is {show(value)}: it has spaces around it", advice)
+    return None
+
+
+def check_choice(value: t.Any, choices: t.Sequence[str]) -> Finding:
+    """Is it one of C(choices)?"""
+    advice = (
+        f"Write one of {', '.join(choices)}."
+        if choices
+        else "There is nothing to choose from: the collection is incomplete, install it again."
+    )
+    finding = check_text(value, advice)
+    if finding or value in choices:
+        return finding
+    meant = nearest(value.lower(), choices)
+    return (f"is {show(value)}" + (f": did you mean {meant}?" if meant else ", which nobody knows"), advice)
+
+
+def check_domain(value: t.Any) -> Finding:
+    """Is it a name that people can type and a certificate can hold?"""
+    advice = "Write the full name that people type, such as records.example.org."
+    if isinstance(value, str) and value != value.strip() and check_domain(value.strip()) is None:
+        return (f"is {show(value)}: it has spaces or line breaks around it", f"Write {value.strip()} without them.")
+    finding = check_text(value, advice)
+    if finding:
+        return finding
+    for rule in (_domain_form, _domain_address, _domain_spelling, _domain_labels, _domain_owner):
+        finding = rule(value, advice)
+        if finding:
+            return finding
+    return None
+
+
+def _domain_form(value: str, advice: str) -> Finding:
+    found = re.fullmatch(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?([^/:@]*)(?::(\d+))?(/.*)?", value)
+    host = found.group(1) if found else ""
+    if "://" in value:
+        return (f"is {show(value)}: an address with a scheme and not a name", f"Write {host}" if check_domain(host) is None else advice)
+    if "/" in value:
+        return (f"is {show(value)}: it holds a path", f"Write {host}" if check_domain(host) is None else advice)
+    if found and found.group(2) and not _is_address(value):
+        return (
+            f"is {show(value)}: it holds a port",
+            f"Write {host}, and the port as civitas_public_https_port: {found.group(2)}" if check_domain(host) is None else advice,
+        )
+    if "*" in value:
+        return (f"is {show(value)}: a wildcard is no name to visit", advice)
+    if "@" in value:
+        return (f"is {show(value)}: it looks like a mail address", advice)
+    return None
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _domain_address(value: str, advice: str) -> Finding:
+    if _is_address(value):
+        return (f"is {show(value)}: an IP address has no certificate that people's browsers trust", advice)
+    return None
+
+
+def _domain_spelling(value: str, advice: str) -> Finding:
+    if len(value) > 253:
+        return (f"is {show(value)}: a name has at most 253 characters", advice)
+    if not value.isascii():
+        try:
+            written = value.encode("idna").decode("ascii")
+        except UnicodeError:
+            return (f"is {show(value)}: it holds letters that a name cannot have", advice)
+        return (f"is {show(value)}: names are written in the letters of DNS", f"Write {written}")
+    if value != value.lower():
+        return (f"is {show(value)}: it has upper-case letters", f"Write {value.lower()}")
+    if "_" in value:
+        return (
+            f"is {show(value)}: an underscore is not allowed in the name of a site",
+            f"Write {value.replace('_', '-')} or another name.",
+        )
+    if value.endswith("."):
+        return (f"is {show(value)}: it ends with a dot", f"Write {value.rstrip('.')}")
+    return None
+
+
+def _domain_labels(value: str, advice: str) -> Finding:
+    labels = value.split(".")
+    if any(not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", label) for label in labels):
+        return (f"is {show(value)}: parts of a name are 1 to 63 letters, digits and inner hyphens", advice)
+    if labels[-1] == "localhost":
+        return None
+    if len(labels) == 1:
+        return (f"is {show(value)}: a name without a domain", advice)
+    if labels[-1].isdigit():
+        return (f"is {show(value)}: its last part is a number", advice)
+    return None
+
+
+def _domain_owner(value: str, advice: str) -> Finding:
+    if value == "primero.org" or value.endswith(".primero.org"):
+        return (
+            f"is {show(value)}: names below primero.org are the vendor's; a site on its own servers needs a domain of its own",
+            "Register a domain that your organization owns and write a name of it.",
+        )
+    return None
+
+
+def check_names(value: t.Any) -> Finding:
+    """Is it a list of different names?"""
+    advice = "Write a list of names, such as [www.example.org]."
+    if not isinstance(value, list):
+        return (f"is {show(value)}, of type {type(value).__name__} and not a list", advice)
+    for item in value:
+        finding = check_domain(item)
+        if finding:
+            return (f"has an item that {finding[0]}", finding[1])
+    twice = sorted({item for item in value if value.count(item) > 1})
+    if twice:
+        return (f"names {', '.join(twice)} twice", "Remove the repetition.")
+    return None
+
+
+def check_port(value: t.Any) -> Finding:
+    """Is it a TCP port?"""
+    advice = "Write a whole number from 1 to 65535; 443 needs no line at all."
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return (f"is {show(value)} and not a port", advice)
+    if not 1 <= value <= 65535:
+        return (f"is {show(value)} and out of range", advice)
+    return None
+
+
+def check_timezone(value: t.Any) -> Finding:
+    """Does the time zone exist?"""
+    finding = check_text(value, "Write a name of the time zone database, such as Etc/UTC or Africa/Nairobi.")
+    if finding:
+        return finding
+    zones = zoneinfo.available_timezones() if zoneinfo else set()
+    # A controller without the database cannot tell.
+    if not zones or value in zones:
+        return None
+    meant = nearest(value, zones)
+    return (
+        f"is {show(value)}: there is no such time zone",
+        f"Write {meant}." if meant else "Write a name such as Etc/UTC or Africa/Nairobi.",
+    )
+
+
+def check_path(value: t.Any) -> Finding:
+    """Is it a path of a file?"""
+    advice = "Write the path of a file, absolute or relative to the inventory's directory."
+    finding = check_text(value, advice)
+    if not finding and value.endswith("/"):
+        return (f"is {show(value)}: a directory", advice)
+    return finding
+
+
+def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
+    """The site-wide variables and their rules; C(applications) are those that the collection has roles for."""
+    kinds = list(_policy.POLICIES)
+    return {
+        "civitas_environment": SiteVariable(True, lambda value: check_choice(value, kinds), "production"),
+        "civitas_tier": SiteVariable(True, lambda value: check_choice(value, TIERS), "single"),
+        "civitas_application": SiteVariable(
+            True, lambda value: check_choice(value, applications), applications[0] if applications else "demo"
+        ),
+        "civitas_domain": SiteVariable(True, check_domain, "records.example.org"),
+        "civitas_aliases": SiteVariable(False, check_names, "[www.example.org]"),
+        "civitas_public_https_port": SiteVariable(False, check_port, "443"),
+        "civitas_timezone": SiteVariable(False, check_timezone, "Etc/UTC"),
+        "civitas_secrets_file": SiteVariable(False, check_path, '"{{ inventory_dir }}/secrets.yml"'),
+        "civitas_ca_file": SiteVariable(False, check_path, '"{{ inventory_dir }}/ca.pem"'),
+        "civitas_accept_internal_ca_until": SiteVariable(False, _policy.check_waiver, '"2030-01-31"'),
+        # Where the demo inventory keeps what it generates.
+        "civitas_demo_dir": SiteVariable(False, check_path, '"{{ inventory_dir }}/.demo"'),
+    }
+
+
+# Variables of hosts.
+
+
+def check_site_variables(host: Host, variables: t.Mapping[str, SiteVariable]) -> t.List[Problem]:
+    """Are the site-wide variables there, and do they hold what they may?"""
+    problems = []
+    for name, rule in variables.items():
+        if name not in host.names:
+            if rule.required:
+                slip = nearest(name, [other for other in host.names if other not in variables], 0.9)
+                problem = "is not set" + (f"; {slip} is: did you mean {name}?" if slip else "")
+                problems.append(Problem(host.name, name, problem, f"Write {name}: {rule.example}"))
+        elif name in host.values:
+            value = host.values[name]
+            finding = ("is empty", f"Write {name}: {rule.example}") if value is None else rule.check(value)
+            if finding:
+                problems.append(Problem(host.name, name, finding[0], finding[1]))
+    return problems
+
+
+def check_unknown_site_names(host: Host, variables: t.Iterable[str]) -> t.List[Problem]:
+    """Does nobody read a variable with the prefix of the site-wide ones?"""
+    known = sorted(variables)
+    problems = []
+    for name in sorted(name for name in host.names if name.startswith(PREFIX) and name not in known):
+        meant = nearest(name, known)
+        problems.append(
+            Problem(
+                host.name,
+                show(name)[1:-1],
+                "is no variable of this collection" + (f": did you mean {meant}?" if meant else ""),
+                f"Write {meant}." if meant else f"Remove it, or take a name that does not begin with {PREFIX}.",
+            )
+        )
+    return problems
+
+
+def check_aliases(host: Host) -> t.List[Problem]:
+    """Is the domain not an alias of itself?"""
+    aliases = host.values.get("civitas_aliases")
+    domain = host.values.get("civitas_domain")
+    if isinstance(aliases, list) and domain in aliases:
+        return [Problem(host.name, "civitas_aliases", f"names civitas_domain itself, {show(domain)}", "Remove it from the aliases.")]
+    return []
+
+
+def check_same_everywhere(hosts: t.Sequence[Host], variables: t.Iterable[str]) -> t.List[Problem]:
+    """Has a site-wide variable one value for all hosts?"""
+    problems = []
+    for name in variables:
+        values: t.Dict[str, t.List[str]] = {}
+        for host in hosts:
+            if name in host.values:
+                values.setdefault(show(host.values[name]), []).append(host.name)
+        if len(values) > 1:
+            told = "; ".join(f"{value} on {people(names)}" for value, names in values.items())
+            problems.append(Problem("all hosts", name, f"differs between hosts: {told}", "Set it once, in group_vars/all."))
+    return problems
+
+
+def check_environment(host: Host, roles: t.Sequence[str], public_site: bool) -> t.List[Problem]:
+    """Does the kind of environment allow what would be installed?"""
+    policy = _policy.POLICIES.get(host.values.get("civitas_environment", "")) if _hashable(host) else None
+    if policy is None:
+        return []
+    findings = [_policy.check_application(policy, roles)]
+    # A waiver that is set is judged as a variable.
+    if public_site and policy.application_installed and "civitas_accept_internal_ca_until" not in host.names:
+        findings.append(_policy.check_public_certificate(policy, "internal"))
+    return [Problem(host.name, "civitas_environment", finding[0], finding[1]) for finding in findings if finding]
+
+
+def _hashable(host: Host) -> bool:
+    return isinstance(host.values.get("civitas_environment"), str)
+
+
+# The inventory.
+
+
+def check_hosts_exist(hosts: t.Sequence[Host]) -> t.List[Problem]:
+    """Is there a host at all?"""
+    if hosts:
+        return []
+    return [Problem("inventory", "all", "has no host", "Name an inventory with hosts, such as -i inventories/production/hosts.yml")]
+
+
+def check_groups(roles: t.Mapping[str, t.Sequence[str]], members: t.Mapping[str, t.Sequence[str]]) -> t.List[Problem]:
+    """Has every group on which roles run a host? C(members) maps groups to hosts."""
+    return [
+        Problem("inventory", group, f"has no host, but {', '.join(names)} would run there", f"Put the server into the group {group}.")
+        for group, names in roles.items()
+        if group != "all" and not members.get(group)
+    ]
+
+
+def check_single_server(tier: t.Any, targets: t.Sequence[str]) -> t.List[Problem]:
+    """Is the tier `single` one host?"""
+    if tier != "single" or len(targets) <= 1:
+        return []
+    return [
+        Problem(
+            "inventory",
+            "civitas_tier",
+            f"is 'single', one server, but there are {len(targets)}: {people(targets)}",
+            "Leave one host in this inventory.",
+        )
+    ]
+
+
+def check_addresses(hosts: t.Sequence[Host]) -> t.List[Problem]:
+    """Is every machine in the inventory once?"""
+    seen: t.Dict[t.Tuple[str, str], t.List[str]] = {}
+    for host in hosts:
+        if "ansible_host" in host.names and "ansible_host" not in host.values:
+            continue
+        address = str(host.values.get("ansible_host") or host.name).lower()
+        seen.setdefault((address, str(host.values.get("ansible_port") or 22)), []).append(host.name)
+    return [
+        Problem(
+            people(names),
+            "ansible_host",
+            f"is the same machine under {len(names)} names, {show(address)} port {port}",
+            "Give each host its own address, or remove the repetition.",
+        )
+        for (address, port), names in seen.items()
+        if len(names) > 1
+    ]
+
+
+def check_control_node(host: Host) -> t.List[Problem]:
+    """Is the server another machine than this one?"""
+    remedy = "Run Ansible from another machine, and write the server's name or address as ansible_host."
+    reason = "whoever holds the control node holds the vault password, so it is kept apart from the server"
+    connection = str(host.values.get("ansible_connection") or "ssh")
+    if connection.rsplit(".", 1)[-1] == "local":
+        return [Problem(host.name, "ansible_connection", f"is 'local', this machine: {reason}", remedy)]
+    address = str(host.values.get("ansible_host") or host.name).lower()
+    port = str(host.values.get("ansible_port") or 22)
+    # Another port of the loopback interface leads elsewhere: a container, a virtual machine, a tunnel.
+    if connection.rsplit(".", 1)[-1] in ("ssh", "smart", "paramiko", "paramiko_ssh") and port == "22" and _is_loopback(address):
+        return [Problem(host.name, "ansible_host", f"is {show(address)}, this machine: {reason}", remedy)]
+    return []
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost" or address.endswith(".localhost")
+
+
+def check_inventory_sources(sources: t.Iterable[str], secrets_path: str, ignored: t.Sequence[str] = ()) -> t.List[Problem]:
+    """Will Ansible not take the secrets file for an inventory? It reads every file of a directory that is given with -i."""
+    directory, name = os.path.split(os.path.realpath(secrets_path))
+    if name.startswith(".") or any(re.search(pattern, name) for pattern in ignored):
+        return []
+    for source in sources:
+        if os.path.isdir(source) and os.path.realpath(source) == directory:
+            return [
+                Problem(
+                    "inventory",
+                    "civitas_secrets_file",
+                    f"is in {source}, and Ansible reads each file of a directory of inventories as an inventory",
+                    f"Name the file and not the directory, such as -i {os.path.join(source, 'hosts.yml')}",
+                )
+            ]
+    return []
+
+
+def check_password_files(paths: t.Iterable[str]) -> t.List[Problem]:
+    """Can only its owner read the vault password? C(paths) are files that hold it plainly."""
+    problems = []
+    for path in paths:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            continue
+        if stat.S_ISREG(mode) and mode & 0o077:
+            problems.append(
+                Problem(
+                    "controller",
+                    "vault password",
+                    f"lies in {path}, which others can read (mode {stat.S_IMODE(mode):04o})",
+                    f"Run chmod 600 {path}",
+                )
+            )
+    return problems
+
+
+def check_ports(host: str, ports: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[Problem]:
+    """Does every port of a host belong to one role?"""
+    problems = []
+    for index, one in enumerate(ports):
+        for other in ports[index + 1 :]:
+            same = (one["port"], one["protocol"]) == (other["port"], other["protocol"])
+            if same and _overlap(one["addresses"], other["addresses"]):
+                problems.append(
+                    Problem(
+                        host,
+                        f"port {one['port']}/{one['protocol']}",
+                        f"is declared by {one['role']} ({one['name']}) and by {other['role']} ({other['name']}) on the same address",
+                        f"Change the port of one of them; see the variables of the roles {one['role']} and {other['role']}.",
+                    )
+                )
+    return problems
+
+
+def _overlap(one: t.Iterable[str], other: t.Iterable[str]) -> bool:
+    return any(_same_address(first, second) for first in map(_address, one) for second in map(_address, other))
+
+
+def _address(value: str) -> str:
+    text = str(value).strip("[]").lower()
+    if text in ("", "*"):
+        return "::"
+    if text == "localhost":
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text
+
+
+def _same_address(one: str, other: str) -> bool:
+    # A socket on :: takes IPv4 as well.
+    if one == other or "::" in (one, other):
+        return True
+    return "0.0.0.0" in (one, other) and ":" not in one + other
+
+
+# The report.
+
+
+def people(names: t.Sequence[str]) -> str:
+    """Names in a sentence, five at most."""
+    told = list(names[:5]) + ([f"{len(names) - 5} more"] if len(names) > 5 else [])
+    return ", ".join(told)
+
+
+def merge(problems: t.Sequence[Problem], hosts: t.Sequence[str]) -> t.List[Problem]:
+    """Tell the same problem of several hosts once; order is kept."""
+    found: t.Dict[t.Tuple[str, str, str, str], t.List[str]] = {}
+    for item in problems:
+        where = found.setdefault((item.variable, item.problem, item.remedy, item.source), [])
+        if item.where not in where:
+            where.append(item.where)
+    return [
+        Problem("all hosts" if len(where) > 1 and set(hosts) <= set(where) else people(where), variable, problem, remedy, source)
+        for (variable, problem, remedy, source), where in found.items()
+    ]
+
+
+def report(problems: t.Sequence[Problem]) -> str:
+    """The problems as numbered paragraphs."""
+    count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
+    lines = [f"The inventory has {count}. No host was contacted, nothing was changed."]
+    for number, item in enumerate(problems, 1):
+        source = f"  ({item.source})" if item.source else ""
+        lines += ["", f"{number:2}. {item.where}: {item.variable}{source}", f"    {item.problem}", f"    -> {item.remedy}"]
+    return "\n".join(lines)
