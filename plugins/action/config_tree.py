@@ -24,7 +24,6 @@ from ansible_collections.civitas.hosting.plugins.module_utils._config_tree impor
     check_path,
     encode,
     parse_bool,
-    report,
 )
 
 try:
@@ -40,14 +39,12 @@ EXTRA_KEYS = ("content", "dest", "src", "vars", *FILE_KEYS)
 
 
 class ActionModule(ActionBase):
-    _requires_connection = True
-
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         try:
             arguments = Renderer(self, dict(task_vars or {})).run(dict(self._task.args))
         except TreeError as error:
-            return {**result, "failed": True, "msg": report(error.problems)}
+            return {**result, "failed": True, "msg": str(error)}
         result.update(self._execute_module("civitas.hosting.config_tree", module_args=arguments, task_vars=task_vars))
         return result
 
@@ -60,6 +57,7 @@ class Renderer:
         self.templar = action._templar
         self.find = action._find_needle
         self.variables = variables
+        self.root = "/"
         self.problems: list[str] = []
         self.contents: dict[str, str] = {}
         self.attributes: dict[str, dict[str, Any]] = {}
@@ -70,6 +68,8 @@ class Renderer:
         for key in options:
             if key not in OPTIONS:
                 self.problems.append(f"{key}: no such option{suggest(key, OPTIONS)}; known are {', '.join(OPTIONS)}")
+        if isinstance(options.get("root"), str):
+            self.root = options["root"]
         self.tree(options.get("src"), options.get("files"))
         self.extra(options.get("extra"))
         arguments = {key: value for key, value in options.items() if key in OPTIONS and key not in ("src", "extra")}
@@ -192,7 +192,9 @@ class Renderer:
                 self.problems.append(f"{target}: has two sources, in src and extra or twice in extra; remove one of them")
             return False
         # None stands for an attribute that was left out; the module's own checks name everything else.
-        self.attributes[target] = options if options is None or not isinstance(options, Mapping) else dict(options)
+        self.attributes[target] = dict(options) if isinstance(options, Mapping) else options
+        if wanted:
+            self.contents[target] = encode(b"")  # not to be reported as missing, too, when it cannot be rendered
         return wanted
 
     def is_wanted(self, target: str) -> bool:
@@ -214,7 +216,6 @@ class Renderer:
         except (ValueError, AnsibleError, OSError) as error:
             reason = error.message if isinstance(error, AnsibleError) else error
             self.problems.append(f"{target}: {os.path.basename(source)}: {reason}")
-            self.contents[target] = encode(b"")  # not to be reported as missing, too
 
     def read(self, source: str) -> bytes:
         """The bytes of a file, decrypted where it is a vault."""
@@ -226,7 +227,7 @@ class Renderer:
             self.loader.cleanup_tmp_file(real)
 
     def template_variables(self, source: str, target: str) -> dict[str, Any]:
-        values: dict[str, Any] = generate_ansible_template_vars(posixpath.basename(source), source, "/" + target)
+        values: dict[str, Any] = generate_ansible_template_vars(posixpath.basename(source), source, posixpath.join(self.root, target))
         if "ansible_managed" in self.variables:
             del values["ansible_managed"]
         return values
@@ -270,6 +271,8 @@ def explain(error: Exception, template: str, secret: bool) -> str:
     cause: BaseException | None = error
     while cause is not None and line is None:
         line = getattr(cause, "lineno", None)
+        if line is not None and getattr(cause, "filename", None):
+            line = f"{line} of {os.path.basename(cause.filename)}"  # of a template that is included
         cause = cause.__cause__ or cause.__context__
     if line is None and undefined:
         # The engine does not say where; the first place that has the name is where a person would look.

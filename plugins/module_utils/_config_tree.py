@@ -50,19 +50,16 @@ _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class TreeError(Exception):
-    """One or more problems, each a sentence that names the file and what to write. Nothing was changed, or all was put back."""
+    """One or more problems, each a sentence that names the file and what to write; and what has become of the host."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], state: str = "nothing was changed") -> None:
         self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
-
-
-def report(problems: Sequence[str]) -> str:
-    """The message of a failed task."""
-    if len(problems) == 1:
-        return f"{problems[0]} (nothing was changed)"
-    lines = "\n".join("- " + problem for problem in problems)
-    return f"{len(problems)} problems (nothing was changed):\n{lines}"
+        self.state = state
+        if len(self.problems) == 1:
+            message = f"{self.problems[0]} ({state})"
+        else:
+            message = f"{len(self.problems)} problems ({state}):\n" + "\n".join("- " + problem for problem in self.problems)
+        super().__init__(message)
 
 
 @dataclass(frozen=True)
@@ -303,11 +300,11 @@ class _Builder:
                     self.problems.append(f"{path}: is {meaning[path]} and {word} at once; keep one of them")
                 meaning[path] = word
         for path, word in meaning.items():
-            if word == "absent":
-                continue
+            # Nothing can be below a file anyway, but what is below a link depends on whether the link is there yet.
+            allowed = ("a directory", "a file", "absent") if word == "absent" else ("a directory",)
             parent = posixpath.dirname(path)
             while parent:
-                if meaning.get(parent, "a directory") != "a directory":
+                if meaning.get(parent, "a directory") not in allowed:
                     self.problems.append(f"{path}: lies below {parent}, which is {meaning[parent]}; remove one of them")
                 parent = posixpath.dirname(parent)
 
@@ -364,6 +361,10 @@ class Plan:
         return bool(self.make or self.directories or self.attributes or self.writes or self.links or self.removals)
 
 
+class NoDirectory(ValueError):
+    """Something on the way to a path is no directory, so nothing can be there."""
+
+
 class Root:
     """A directory of the host as the top of a tree. Whatever lies outside of it is neither read nor written."""
 
@@ -390,9 +391,9 @@ class Root:
                     if not self.contains(real):
                         raise ValueError(f"lies behind the link {link}, which leaves the root {self.path}; remove the link")
                     if not os.path.isdir(real):
-                        raise ValueError(f"lies behind the link {link}, which leads to no directory; remove the link")
+                        raise NoDirectory(f"lies behind the link {link}, which leads to no directory; remove the link")
                 elif status is not None and not stat.S_ISDIR(status.st_mode):
-                    raise ValueError(f"lies below {real}, which is no directory on the host; remove that file or choose another path")
+                    raise NoDirectory(f"lies below {real}, which is no directory on the host; remove that file or choose another path")
                 exists = status is not None
             self._parents[path] = (real, exists)
         return self._parents[path]
@@ -470,9 +471,13 @@ class _Planner:
         tree, plan = self.tree, self.plan
         if not self.root.directory("")[1] and not self.check_mode:
             raise TreeError([f"root: {tree.root} is no directory on the host; create it before this task"])
-        for path in sorted(set(self.wanted_directories())):
+        for path in sorted(tree.directories):
             with self.about(path):
-                self.plan_directory(path, tree.directories.get(path))
+                self.plan_listed(path, tree.directories[path])
+        for path in sorted(set(self.parents())):
+            with self.about(path):
+                self.plan_parent(path)
+        plan.make.sort(key=lambda entry: entry[0])  # parents first
         for path in sorted(tree.files):
             with self.about(path):
                 self.plan_file(path, tree.files[path])
@@ -506,22 +511,23 @@ class _Planner:
         except ValueError as error:
             self.problems.append(f"verify: {error}")
 
-    def wanted_directories(self) -> Iterator[str]:
-        for path in self.tree.directories:
-            yield path
+    def parents(self) -> Iterator[str]:
         for path in (*self.tree.files, *self.tree.links, *self.tree.directories):
             parent = posixpath.dirname(path)
             while parent:
                 yield parent
                 parent = posixpath.dirname(parent)
 
-    def plan_directory(self, path: str, listed: Directory | None) -> None:
-        if listed is None:
-            with contextlib.suppress(ValueError):  # reported for what lies in it
-                real, exists = self.root.directory(path)
-                if not exists:
-                    self.make(path, real, self.tree.made)
-            return
+    def plan_parent(self, path: str) -> None:
+        try:
+            real, exists = self.root.directory(path)
+        except ValueError:
+            return  # reported for what lies in it
+        if not exists and real not in self.seen:
+            self.seen[real] = path
+            self.make(path, real, self.tree.made)
+
+    def plan_listed(self, path: str, listed: Directory) -> None:
         real, exists = self.root.directory(path)
         status = self.root.target(path)[1]
         if status is not None and stat.S_ISLNK(status.st_mode):
@@ -595,7 +601,10 @@ class _Planner:
         self.plan.diff.append(_diff(name, "" if old is None else f"-> {old}\n", f"-> {target}\n", " (link)"))
 
     def plan_removal(self, path: str, removals: dict[str, str]) -> None:
-        real, status = self.root.target(path)
+        try:
+            real, status = self.root.target(path)
+        except NoDirectory:
+            return
         if status is None:
             return
         if real in self.seen:
@@ -695,10 +704,8 @@ class _Applier:
             self.execute()
         except BaseException as error:
             self.put_back(error)
-        finally:
-            for path in self.scratch:
-                with contextlib.suppress(OSError):  # the next run removes it
-                    os.unlink(path)
+        for path in list(self.scratch):
+            self.drop(path)
         for directory in self.touched:
             _sync(directory)
 
@@ -744,7 +751,14 @@ class _Applier:
         self.touched.add(directory)
         scratch = posixpath.join(directory, scratch)
         self.scratch.add(scratch)
+        self.undo.append((scratch, functools.partial(self.drop, scratch), ""))
         return scratch
+
+    def drop(self, scratch: str) -> None:
+        if scratch in self.scratch:
+            self.scratch.discard(scratch)
+            with contextlib.suppress(OSError):  # renamed away already; or else the next run removes it
+                os.unlink(scratch)
 
     def set_attributes(self, changes: Sequence[tuple[str, Ids, Ids]]) -> None:
         for path, old, new in changes:
@@ -823,7 +837,7 @@ class _Applier:
                 failures.append(f"{path}: could not be put back ({_reason(problem)}){where}; restore it by hand")
         if isinstance(error, Exception) or failures:
             problems = error.problems if isinstance(error, TreeError) else [_reason(error) or type(error).__name__]
-            raise TreeError([*problems, *failures]) from None
+            raise TreeError([*problems, *failures], "not all could be put back" if failures else "all was put back") from None
         raise error
 
 

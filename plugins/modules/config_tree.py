@@ -177,13 +177,17 @@ diff:
 import signal
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.civitas.hosting.plugins.module_utils._config_tree import TreeError, apply, build, plan, report
+from ansible_collections.civitas.hosting.plugins.module_utils._config_tree import TreeError, apply, build, plan
 
 
-def interrupted(number, frame):
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(number, frame):
     for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
-    raise InterruptedError(f"interrupted by signal {number}")
+    raise Interrupted(f"interrupted by signal {number}")
 
 
 def main():
@@ -209,10 +213,10 @@ def main():
         todo = plan(build(module.params), module.check_mode)
         if not module.check_mode:
             for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, interrupted)
+                signal.signal(number, interrupt)
             apply(todo)
     except TreeError as error:
-        module.fail_json(msg=report(error.problems))
+        module.fail_json(msg=str(error))
     result = {"changed": todo.changed, "changed_paths": todo.changed_paths, "removed_paths": todo.removed_paths}
     if module._diff:
         result["diff"] = todo.diff
