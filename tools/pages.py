@@ -24,17 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 STATES = ("proven", "built, unproven", "missing")
 SYSTEMS = {"H": "Primero, hosted", "T": "Primero, self-hosted", "O": "OpenCRVS", "C": "OpenCRVS checklist", "P": "Pryv.io"}
 
-KIND_TITLES = {
-    "packages": "Packages",
-    "ports": "Ports",
-    "checks": "Checks",
-    "secrets": "Secrets",
-    "certificates": "Certificates",
-    "databases": "Databases",
-    "sites": "Sites",
-}
-
-
 PROSE_KEYS = ("purpose", "title", "remedy")
 # How a check is done is for the machine.
 CHECK_KEYS = ("id", "title", "remedy")
@@ -126,7 +115,7 @@ def declaration_tables(declarations: dict[str, Any]) -> list[str]:
         items = items if isinstance(items, list) else [items]
         mappings = [item for item in items if isinstance(item, dict)]
         keys = list(dict.fromkeys(key for item in mappings for key in item))
-        lines += [f"### {KIND_TITLES.get(kind, kind)}", ""]
+        lines += [f"### {kind.capitalize()}", ""]
         if keys == ["name"]:
             lines += [", ".join(cell(item["name"]) for item in mappings) + ".", ""]
         elif mappings:
