@@ -214,9 +214,36 @@ def _pytest(name: str, folder: str) -> str:
 
 # --- sanity
 
+# The version of pip that the pinned ansible-core starts its virtual environments with.
+_ANSIBLE_TEST_PIP = "24_2"
+
+
+def _interpreter_path(links: Path) -> str:
+    """PATH on which ansible-test finds this machine's Python versions, and only those that run; it takes whatever has the right name.
+
+    A version manager's commands fail for versions that are not activated: they are asked for the real program, which gets a link.
+    """
+    shutil.rmtree(links, ignore_errors=True)
+    links.mkdir(parents=True)
+    environment = dict(os.environ)
+    if shutil.which("pyenv"):
+        environment["PYENV_VERSION"] = ":".join(bed.run("pyenv", "versions", "--bare", check=False).stdout.split())
+    folders = []
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        works = True
+        for path in (path for minor in range(8, 15) if (path := Path(folder) / f"python3.{minor}").exists()):
+            real = bed.run(str(path), "-c", "import sys; print(sys.executable)", check=False, env=environment)
+            link = links / path.name
+            if real.returncode == 0 and not link.is_symlink():
+                link.symlink_to(real.stdout.strip())
+            works &= bed.run(str(path), "-c", "", check=False).returncode == 0
+        if works:
+            folders.append(folder)
+    return os.pathsep.join([str(BIN), str(links), *folders])
+
 
 def sanity() -> str:
-    """ansible-test in a copy of what git knows, since it takes the collection's name from the path and hates a foreign .venv."""
+    """ansible-test in a copy of what git knows: it takes the name of the collection from the path, and reads every file it finds."""
     log = LOGS / "sanity.log"
     home = CACHE / "sanity"
     target = home / "ansible_collections" / "civitas" / "hosting"
@@ -225,21 +252,27 @@ def sanity() -> str:
         copy = target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, copy, follow_symlinks=False)
-    # ansible-test asks git for the files of the collection.
-    bed.run("git", "-C", str(target), "init", "-q")
+    bed.run("git", "-C", str(target), "init", "--quiet")
     bed.run("git", "-C", str(target), "add", "--all")
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    # A home of its own keeps the virtual environments of ansible-test between runs, and the person's own out of it.
-    status = execute(
-        ["ansible-test", "sanity", "--venv", "--python", version, "--color", "no"],
-        log,
-        cwd=target,
-        env={"ANSIBLE_TEST_PREFER_PODMAN": "0"},
-    )
+    # ansible-test keeps the virtual environments of its tests below HOME; ours outlive a run, and the person's own stay untouched.
+    bootstrap = home / ".ansible/test/cache" / f"get_pip_{_ANSIBLE_TEST_PIP}.py"
+    bootstrap.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "tools" / "sanity_pip.py", bootstrap)
+    person = Path.home()
+    environment = {
+        "PATH": _interpreter_path(home / "bin"),
+        "HOME": str(home),
+        # The person's settings and cache of pip are meant all the same.
+        "XDG_CONFIG_HOME": os.environ.get("XDG_CONFIG_HOME", str(person / ".config")),
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(person / ".cache")),
+    }
+    status = execute(["ansible-test", "sanity", "--color", "no"], log, cwd=target, env=environment)
     if status != 0:
-        print(tail(log), flush=True)
-        found = re.findall(r"The (\d+) sanity test\(s\) listed below.*failed: (.*)|FATAL: (.*)", log.read_text(errors="replace"))
-        raise Failure(" ".join(part for part in found[-1] if part) if found else f"exit status {status}")
+        text = log.read_text(errors="replace")
+        problems = re.findall(r"^ERROR: (?!Found ).*", text, re.M)
+        print("\n".join(f"    {line}" for line in problems) if problems else tail(log), flush=True)
+        listed = re.search(r"sanity test\(s\) listed below.*\n((?:.+\n?)+)\Z", text)
+        raise Failure(", ".join(listed.group(1).split("\n")).strip(", ") if listed else f"exit status {status}")
     return ""
 
 
