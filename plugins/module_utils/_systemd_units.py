@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 PROPERTIES = (
     "Id", "LoadState", "LoadError", "UnitFileState", "ActiveState", "SubState", "Result", "NeedDaemonReload", "CanReload",
-    "FragmentPath", "SourcePath", "Type", "RemainAfterExit",
+    "FragmentPath", "SourcePath", "DropInPaths", "Type", "RemainAfterExit",
 )
 SUFFIXES = ("service", "socket", "timer", "target", "path", "mount", "automount", "swap", "slice", "scope", "device")
+# Where systemd looks, the strongest first.
+UNIT_DIRECTORIES = tuple(root + "/systemd/system" for root in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"))
 STATES = ("started", "stopped", "restarted", "reloaded")
 # The order in which changes are applied: what may take a link away comes before what makes one, a mask after the stop.
 VERBS = ("unmask", "disable", "enable", "stop", "mask", "start", "reload", "restart")
@@ -71,6 +73,7 @@ class Found:
     can_reload: bool = False
     ends: bool = False
     path: str = ""
+    drop_ins: tuple[str, ...] = ()
     sysv_enabled: bool | None = None
     has_install: bool = True
 
@@ -178,6 +181,7 @@ def found_unit(values: Mapping[str, str]) -> Found:
         can_reload=values.get("CanReload") == "yes",
         # Does its work and is inactive again: nothing to expect after a start.
         ends=values.get("Type") == "oneshot" and values.get("RemainAfterExit") != "yes",
+        drop_ins=tuple(values.get("DropInPaths", "").split()),
         path=values.get("FragmentPath", "") or values.get("SourcePath", ""),
     )
 
@@ -278,6 +282,8 @@ class Manager:
             raise UnitError(["systemctl show answered for %d of %d units: %s" % (len(blocks), len(names), err.strip() or "no message")])
         units = {name: found_unit(values) for name, values in zip(names, blocks)}
         for unit in units.values():
+            # systemd itself overlooks a drop-in whose directory is new since it last listed its directories.
+            unit.need_reload = unit.need_reload or (unit.load == "loaded" and bool(new_drop_ins(unit.id, unit.drop_ins)))
             if unit.file.startswith("linked"):
                 unit.has_install = _has_install(unit.path)
             if unit.file == "generated" and unit.path.startswith("/etc/init.d/"):
@@ -303,6 +309,18 @@ class Manager:
     def journal(self, unit: str) -> str:
         dummy, out, err = self.run([self.journalctl, "--no-pager", "--output=short-iso", "--lines=20", "--unit=" + unit])
         return out.strip() or err.strip() or "(the journal has no line of it)"
+
+
+def new_drop_ins(unit: str, known: Sequence[str], directories: Sequence[str] = UNIT_DIRECTORIES) -> list[str]:
+    """Drop-ins of a unit on disk that systemd has not loaded. One that is a link to /dev/null switches off those below it."""
+    strongest: dict[str, str] = {}
+    for directory in directories:
+        folder = os.path.join(directory, unit + ".d")
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+            if name.endswith(".conf"):
+                strongest.setdefault(name, os.path.join(folder, name))
+    names = {os.path.basename(path) for path in known}
+    return [path for name, path in sorted(strongest.items()) if name not in names and os.path.realpath(path) != os.devnull]
 
 
 def _has_install(path: str) -> bool:

@@ -12,6 +12,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._systemd_units imp
     apply,
     found_unit,
     full_name,
+    new_drop_ins,
     parse_show,
     plan,
     wanted_units,
@@ -172,3 +173,20 @@ def test_an_answer_for_fewer_units_is_an_error():
     manager = Manager(lambda command: (1, "Id=a.service\n", "Failed to get properties"), booted=True)
     with pytest.raises(UnitError, match="1 of 2 units: Failed to get properties"):
         apply([{"name": "a", "state": "started"}, {"name": "b", "state": "started"}], manager, check=True)
+
+
+def test_a_drop_in_that_systemd_has_not_loaded_is_seen(tmp_path):
+    high, low = tmp_path / "etc", tmp_path / "lib"
+    for directory in (high, low):
+        (directory / "x.service.d").mkdir(parents=True)
+    (low / "x.service.d" / "old.conf").touch()
+    (low / "x.service.d" / "off.conf").touch()
+    (high / "x.service.d" / "off.conf").symlink_to("/dev/null")
+    (high / "x.service.d" / "README").touch()
+    known = [str(low / "x.service.d" / "old.conf")]
+    directories = [str(high), str(low), str(tmp_path / "none")]
+    assert new_drop_ins("x.service", known, directories) == []
+    new = high / "x.service.d" / "new.conf"
+    new.touch()
+    assert new_drop_ins("x.service", known, directories) == [str(new)]
+    assert new_drop_ins("y.service", [], directories) == []
