@@ -195,7 +195,7 @@ def down() -> None:
     if DIRECTORY.exists():
         shutil.rmtree(DIRECTORY)
     say(
-        "the demonstration server and what it generated are gone; images and package cache stay for the next time ('make clean' removes them)"
+        "the demonstration server and what it generated are gone; images and package cache stay for next time"
     )
 
 
@@ -206,7 +206,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         (up if sys.argv[1] == "up" else down)()
-    except (BedError, RecordsError, kinto_image.ImageError, OSError) as error:
+    except (BedError, RecordsError, OSError) as error:
         print(f"\nmake demo stopped after {time.monotonic() - started:.0f} s: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -33,7 +33,7 @@ class Records:
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
 
     def call(self, method: str, path: str, user: tuple[str, str] | None = None, body: Any = None) -> tuple[int, dict[str, str], Any]:
-        """Status, headers (lower case) and decoded JSON body of one request. Raises OSError (and so ssl.SSLError) when it cannot be made."""
+        """Status, headers (lower case) and decoded JSON body of one request. Raises OSError (also ssl.SSLError) when it cannot be made."""
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if user:
             headers["Authorization"] = "Basic " + base64.b64encode(":".join(user).encode()).decode()
@@ -53,7 +53,7 @@ class Records:
         return response.status, {key.lower(): value for key, value in response.getheaders()}, json.loads(text) if is_json and text else text
 
     def wait(self, deadline: float, until: Callable[[], bool] | None = None) -> float:
-        """Wait until the application is healthy (or `until` is true), at most `deadline` seconds, else RecordsError. Returns the seconds."""
+        """Wait until the application is healthy (or `until` is true), for `deadline` seconds, else RecordsError. Returns the seconds."""
         started = time.monotonic()
         last = "no answer"
         while time.monotonic() - started < deadline:
