@@ -23,7 +23,7 @@ from tools.records import Records, RecordsError, Story
 
 ROOT = Path(__file__).resolve().parent.parent
 INVENTORY = ROOT / "inventories" / "demo"
-DIRECTORY = ROOT / ".demo"
+DIRECTORY = Path(os.environ.get("CIVITAS_DEMO_DIR") or ROOT / ".demo")
 HOST = os.environ.get("CIVITAS_DEMO_HOST", f"civitas-demo-{bed.CHECKOUT}")
 NAME = "localhost"
 PORTS = {443: ("CIVITAS_DEMO_HTTPS_PORT", 8443), 80: ("CIVITAS_DEMO_HTTP_PORT", 8080), 22: ("CIVITAS_DEMO_SSH_PORT", 2222)}
@@ -194,9 +194,7 @@ def down() -> None:
     bed.remove_host(HOST)
     if DIRECTORY.exists():
         shutil.rmtree(DIRECTORY)
-    say(
-        "the demonstration server and what it generated are gone; images and package cache stay for next time"
-    )
+    say("the demonstration server and what it generated are gone; images and package cache stay for next time")
 
 
 def main() -> int:
