@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A demonstration of the tests' own, made by the command that the README names. A person's demonstration beside it is not touched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DIRECTORY = ROOT / ".cache" / "test-demo"
+SETTINGS = {
+    "CIVITAS_DEMO_HOST": "civitas-test-demo",
+    "CIVITAS_DEMO_DIR": str(DIRECTORY),
+    "CIVITAS_DEMO_HTTPS_PORT": "28443",
+    "CIVITAS_DEMO_HTTP_PORT": "28080",
+    "CIVITAS_DEMO_SSH_PORT": "22222",
+}
+# tools.demo reads it when it is imported, in this process too.
+os.environ.update(SETTINGS)
+
+
+@dataclass
+class Demo:
+    """The running demonstration."""
+
+    output: str = ""
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def make(target: str) -> subprocess.CompletedProcess[str]:
+        # Not the make of the test run: its flags and job server are its own.
+        environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CIVITAS_STARTED")}
+        return subprocess.run(
+            ["make", target], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, check=False,
+        )  # fmt: skip
+
+    @staticmethod
+    def playbook(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+        from tools import demo, kinto_image
+
+        return subprocess.run(
+            demo.playbook_command(name, kinto_image.ensure_archive(), *options), cwd=ROOT, env=demo.playbook_environment(),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+
+    @staticmethod
+    def on_server(*command: str, check: bool = True) -> str:
+        """Run a command as root on the server; its output."""
+        from tools import bed
+
+        return bed.docker("exec", SETTINGS["CIVITAS_DEMO_HOST"], *command, check=check)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Demo]:
+    from ansible.parsing.vault import VaultLib, VaultSecret
+
+    Demo.make("demo-down")
+    done = Demo.make("demo")
+    try:
+        assert done.returncode == 0, done.stdout
+        password = (DIRECTORY / "vault-password").read_bytes().strip()
+        text = VaultLib([("default", VaultSecret(password))]).decrypt((DIRECTORY / "secrets.yml").read_bytes())
+        yield Demo(done.stdout, yaml.safe_load(text))
+    finally:
+        Demo.make("demo-down")

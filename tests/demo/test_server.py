@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What must not be: open doors, secrets in sight, a status that says yes when something is down."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from tools import bed
+
+from .conftest import ROOT, SETTINGS, Demo
+
+HOST = SETTINGS["CIVITAS_DEMO_HOST"]
+
+
+def server_address() -> str:
+    return bed.docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", HOST)
+
+
+def test_from_outside_only_ssh_and_the_edge_answer(demo: Demo) -> None:
+    address = server_address()
+    answering = []
+    for port in [*range(1, 10000), 27017]:
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            if probe.connect_ex((address, port)) == 0:
+                answering.append(port)
+    assert answering == [22, 80, 443]
+
+
+def test_listening_sockets_are_the_declared_ones(demo: Demo) -> None:
+    listening = {line.split()[3] for line in demo.on_server("ss", "-Hltn").splitlines()}
+    beyond = {address for address in listening if not address.startswith(("127.", "[::1]"))}
+    assert {address.rsplit(":", 1)[1] for address in beyond} == {"22", "80", "443", "5432"}
+    assert {address for address in beyond if address.endswith(":5432")} == {"172.30.0.1:5432"}
+
+
+def psql(demo: Demo, host: str, options: str, password: str) -> str:
+    return demo.on_server(
+        "env", f"PGPASSWORD={password}", "psql", f"host={host} user=kinto dbname=kinto connect_timeout=5 {options}", "-XAtc",
+        "SELECT ssl AND version >= 'TLSv1.2' FROM pg_stat_ssl WHERE pid = pg_backend_pid()", check=False,
+    )  # fmt: skip
+
+
+def test_the_database_wants_verified_tls_and_the_right_password(demo: Demo) -> None:
+    password = demo.secrets["app_demo_database_password"]
+    verified = "sslmode=verify-full sslrootcert=/etc/civitas/ca.pem"
+    demo.on_server("sh", "-c", "grep -q database.internal /etc/hosts || echo 172.30.0.1 database.internal >> /etc/hosts")
+    assert psql(demo, "127.0.0.1", "sslmode=disable", password) == ""
+    assert psql(demo, "127.0.0.1", verified.replace("verify-full", "verify-ca"), "wrong") == ""
+    assert psql(demo, "localhost", verified, password) == "t"
+    stored = demo.on_server("runuser", "-u", "postgres", "--", "psql", "-XAtc", "SELECT rolpassword ~ '^SCRAM-SHA-256' FROM pg_authid WHERE rolname = 'kinto'")
+    assert stored == "t"
+
+
+def test_the_application_s_connections_use_tls(demo: Demo) -> None:
+    query = "SELECT count(*) FILTER (WHERE NOT s.ssl), count(*) > 0 FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid) WHERE usename = 'kinto'"
+    assert demo.on_server("runuser", "-u", "postgres", "--", "psql", "-XAtc", query) == "0|t"
+
+
+def parts_of(secret: str) -> list[str]:
+    """What to look for: short values whole, keys by their lines (the first one is the same for all keys of a type)."""
+    lines = [line for line in secret.splitlines() if line and not line.startswith("-----")]
+    return lines[1:] if len(lines) > 1 else lines
+
+
+@pytest.fixture(name="canaries")
+def _canaries(demo: Demo) -> list[str]:
+    canaries = [part for name, value in demo.secrets.items() if name != "internal_ca_certificate" for part in parts_of(value)]
+    assert len(canaries) >= 4
+    assert min(map(len, canaries)) >= 16
+    return canaries
+
+
+@pytest.mark.parametrize("options", [("--diff",), ("--diff", "-e", "app_demo_admin_user=other")], ids=["unchanged", "changed"])
+def test_no_secret_is_shown_by_the_most_verbose_run(demo: Demo, canaries: list[str], options: tuple[str, ...]) -> None:
+    done = demo.playbook("single.yml", "-vvv", "--check", *options)
+    assert done.returncode == 0, done.stdout[-3000:]
+    if len(options) > 1:
+        assert "kinto.ini" in done.stdout
+    assert [canary for canary in canaries if canary in done.stdout] == []
+
+
+def test_no_secret_is_in_sight_on_the_server(demo: Demo, canaries: list[str]) -> None:
+    """Arguments and environments of all processes, logs, journal, crontabs, what the engine tells, and the logs on the controller."""
+    script = r"""
+        cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\0' '\n' | grep -v '^BASH_EXECUTION_STRING='
+        cat /etc/crontab /etc/cron.*/* /var/spool/cron/crontabs/* 2>/dev/null
+        find /var/log -type f -exec cat {} +
+        journalctl --no-pager --quiet --output=export
+        docker ps --all --quiet | xargs docker inspect
+        docker ps --all --quiet | xargs --max-args=1 docker logs 2>&1
+    """
+    seen = demo.on_server("bash", "-c", script)
+    assert len(seen) > 10_000
+    assert [canary for canary in canaries if canary in seen] == []
+
+
+def test_no_secret_is_in_a_file_that_others_may_read(demo: Demo, canaries: list[str]) -> None:
+    patterns = "\n".join(canaries)
+    done = subprocess.run(
+        ["docker", "exec", "--interactive", HOST, "grep", "-rlF", "-f", "-", "/etc", "/srv", "/var/lib/civitas", "/root", "/tmp", "/home"],
+        input=patterns, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    files = done.stdout.split()
+    assert files
+    modes = {file: demo.on_server("stat", "--format", "%a", file) for file in files}
+    assert {file: mode for file, mode in modes.items() if int(mode, 8) & 0o077} == {}
+
+
+@pytest.fixture(name="broken")
+def _broken(demo: Demo, request: pytest.FixtureRequest) -> Iterator[str]:
+    break_it, repair_it, check = request.param
+    demo.on_server("bash", "-c", break_it)
+    yield check
+    demo.on_server("bash", "-c", repair_it)
+    bed.wait_for("the repair", lambda: demo.playbook("status.yml").returncode == 0, 90)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        ("systemctl stop nginx", "systemctl start nginx", "nginx.service"),
+        ("systemctl stop postgresql@*", "systemctl start postgresql; docker restart $(docker ps -q)", "postgres.service"),
+        ("docker pause $(docker ps -q)", "docker unpause $(docker ps -q)", "app_demo"),
+        (
+            "systemd-run --unit=stranger python3 -m http.server --bind 0.0.0.0 9999; until ss -Hltn | grep -q :9999; do :; done",
+            "systemctl stop stranger",
+            "site.exposure",
+        ),
+        ("systemd-run --unit=failing false; until systemctl is-failed failing; do :; done", "systemctl reset-failed failing", "base.failed_units"),
+        ("chmod 0 /etc/civitas/certificates; mv /etc/civitas/certificates /etc/civitas/c", "mv /etc/civitas/c /etc/civitas/certificates; chmod 755 /etc/civitas/certificates", "nginx.configuration"),
+    ],
+    indirect=True,
+    ids=lambda case: case[2],
+)
+def test_status_says_no_and_names_what_is_broken(demo: Demo, broken: str) -> None:
+    done = demo.playbook("status.yml")
+    assert done.returncode != 0
+    assert re.search(rf"FAILED +{re.escape(broken)}", done.stdout), done.stdout[-3000:]
+
+
+def test_status_changes_nothing(demo: Demo) -> None:
+    done = demo.playbook("status.yml")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert set(re.findall(r"changed=(\d+)", done.stdout)) == {"0"}
+
+
+def test_ports_of_the_demo_are_bound_to_loopback_only(demo: Demo) -> None:
+    published = bed.docker("port", HOST).splitlines()
+    assert len(published) == 3
+    assert all("-> 127.0.0.1:" in line for line in published)
+    assert not (ROOT / ".demo").exists() or (ROOT / ".demo").stat().st_mode & 0o077 == 0
