@@ -38,7 +38,7 @@ OPTIONS = ("absent", "directories", "directory_mode", "extra", "files", "group",
 EXTRA_KEYS = ("content", "dest", "src", "vars", *FILE_KEYS)
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         try:
@@ -155,9 +155,8 @@ class Renderer:
                 for key in item:
                     if key not in EXTRA_KEYS:
                         raise ValueError(f"no such option {key!r}{suggest(key, EXTRA_KEYS)}; known are {', '.join(EXTRA_KEYS)}")
-                target = check_path(item.get("dest"))
-                name = target
-                self.extra_item(target, item)
+                name = str(item.get("dest") or name)
+                self.extra_item(check_path(item.get("dest")), item)
             except ValueError as error:
                 self.problems.append(f"{name}: {error}")
 
@@ -239,7 +238,10 @@ class Renderer:
         # Before 2.19 template() makes lists and mappings of texts that look like one; do_template() does not.
         render = templar.template if hasattr(templar, "evaluate_expression") else templar.do_template
         try:
-            return text(render(trust_as_template(template), escape_backslashes=False), "the whole")
+            value = render(trust_as_template(template), escape_backslashes=False)
+            # A template that is but one expression gives its value as it is, without the newline that follows it.
+            lost = 0 if isinstance(value, str) else len(template) - len(template.rstrip("\n"))
+            return text(value, "the whole") + "\n" * lost
         except Exception as error:  # filters, tests and lookups raise what they like
             raise ValueError(explain(error, template, secret)) from None
 
@@ -265,19 +267,19 @@ def hides(options: Any) -> bool:
 
 def explain(error: Exception, template: str, secret: bool) -> str:
     """Message and line of an error in a template. The message of a secret one may quote a value: only undefined names are passed on."""
-    message = str(getattr(error, "message", error))
+    message = str(getattr(error, "message", error)).split(". String: ")[0]  # ansible-core before 2.19 adds the whole template
     undefined = re.search(r"'([^']+)' is undefined|has no attribute '([^']+)'", message)
     line = None
     cause: BaseException | None = error
     while cause is not None and line is None:
-        line = getattr(cause, "lineno", None)
-        if line is not None and getattr(cause, "filename", None):
-            line = f"{line} of {os.path.basename(cause.filename)}"  # of a template that is included
+        line, name = getattr(cause, "lineno", None), getattr(cause, "filename", None)
+        if line is not None and name:
+            line = f"{line} of {os.path.basename(name)}"  # of a template that is included
         cause = cause.__cause__ or cause.__context__
     if line is None and undefined:
         # The engine does not say where; the first place that has the name is where a person would look.
-        name = re.compile(rf"\b{re.escape(undefined.group(1) or undefined.group(2))}\b")
-        line = next((number for number, content in enumerate(template.splitlines(), 1) if name.search(content)), None)
+        word = re.compile(rf"\b{re.escape(undefined.group(1) or undefined.group(2))}\b")
+        line = next((number for number, content in enumerate(template.splitlines(), 1) if word.search(content)), None)
     if secret:
         hidden = f"cannot be rendered ({type(error).__name__}; details are not shown, as the file is secret)"
         message = undefined.group(0) if undefined else hidden

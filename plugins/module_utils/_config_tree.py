@@ -124,14 +124,14 @@ def parse_mode(value: object) -> int:
     if isinstance(value, int):
         raise ValueError(f'the mode {value} is a number, which YAML makes of unquoted digits; write it in quotes, such as mode: "0644"')
     if not isinstance(value, str) or not _MODE.match(value):
-        raise ValueError(f'the mode {ascii(value)} is not octal; write four digits in quotes, such as mode: "0644"')
+        raise ValueError(f'the mode {value!a} is not octal; write four digits in quotes, such as mode: "0644"')
     return int(value, 8)
 
 
 def parse_name(value: object, key: str) -> str:
     """The name or number of a user or group, as text."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not re.match(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z", str(value)):
-        raise ValueError(f"the {key} {ascii(value)} is neither a name nor a number")
+        raise ValueError(f"the {key} {value!a} is neither a name nor a number")
     return str(value)
 
 
@@ -168,7 +168,7 @@ def decode(text: str) -> bytes:
     if not text.startswith(ENCODING):
         raise ValueError("contents are filled in by the action plugin, not by playbooks")
     try:
-        return base64.b64decode(text[len(ENCODING):], validate=True)
+        return base64.b64decode(text[len(ENCODING) :], validate=True)
     except binascii.Error:
         raise ValueError("contents are damaged") from None
 
@@ -225,14 +225,14 @@ class _Builder:
             raise ValueError("a mapping is expected, of " + ", ".join(keys))
         for key in options:
             if key not in keys:
-                raise ValueError(f"the option {ascii(key)} is not known; known are {', '.join(keys)}")
+                raise ValueError(f"the option {key!a} is not known; known are {', '.join(keys)}")
         return dict(options)
 
     def build(self) -> Tree:
         root = self.params.get("root")
         root = "/" if root is None else root
         if not isinstance(root, str) or not root.startswith("/") or os.path.normpath(root) != root or not root.isprintable():
-            self.problems.append(f"root: {ascii(root)} is not an absolute path in plain form; write such as /srv/tree")
+            self.problems.append(f"root: {root!a} is not an absolute path in plain form; write such as /srv/tree")
             root = "/"
         self.defaults()
         any_secret = False

@@ -175,6 +175,7 @@ diff:
 """
 
 import signal
+from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.civitas.hosting.plugins.module_utils._config_tree import TreeError, apply, build, plan
@@ -184,13 +185,13 @@ class Interrupted(Exception):
     pass
 
 
-def interrupt(number, frame):
+def interrupt(number: int, frame: object) -> NoReturn:
     for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     raise Interrupted(f"interrupted by signal {number}")
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "src": {"type": "path"},

@@ -474,7 +474,10 @@ def test_full_disk_while_staging(root):
     done = subprocess.run(
         [sys.executable, "-c", code],
         input=json.dumps(tree(root, {"a": "new", "big": "x" * 5000, "c/d": "x"})),
-        capture_output=True, text=True, check=True, env=child_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        env=child_environment(),
     )
     assert done.stdout == f"{root}/big: File too large (all was put back)\n"
     assert state(root) == before
@@ -526,16 +529,12 @@ def child_environment():
 def test_killed_in_the_middle(root):
     """Whatever the moment, each file is the old or the new one, and the next run completes the work and leaves no trace."""
     names = [f"d{index // 50}/f{index:03}" for index in range(150)]
-    code = (
-        "import json, sys\n"
-        "import _config_tree as ct\n"
-        "ct.apply(ct.plan(ct.build(json.load(sys.stdin))))\n"
-    )
+    code = "import json, sys\nimport _config_tree as ct\nct.apply(ct.plan(ct.build(json.load(sys.stdin))))\n"
     texts = {word: word * 100 for word in ("old", "new")}
-    params = json.dumps(tree(root, {name: texts["new"] for name in names})).encode()
+    params = json.dumps(tree(root, dict.fromkeys(names, texts["new"]))).encode()
     mixed = leftovers = 0
     for moment in (0, 50, 140):
-        run(root, {name: texts["old"] for name in names})
+        run(root, dict.fromkeys(names, texts["old"]))
         watched = os.path.join(root, names[moment])
         inode = os.stat(watched).st_ino
         with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, env=child_environment()) as child:
@@ -548,7 +547,7 @@ def test_killed_in_the_middle(root):
         assert found <= set(texts.values())
         mixed += len(found) == 2
         leftovers += any(".civitas-" in path for path in state(root))
-        run(root, {name: texts["new"] for name in names})
+        run(root, dict.fromkeys(names, texts["new"]))
         assert {(root / name).read_text() for name in names} == {texts["new"]}
         assert not [path for path in state(root) if ".civitas-" in path]
     assert mixed, "no kill came in the middle; the test proves nothing"
