@@ -80,11 +80,10 @@ class ActionModule(ActionBase):
                 # ansible-core 2.19 prints the message of a failure as text, earlier releases only inside the result.
                 self._display.display(result["msg"], color=constants.COLOR_ERROR)
         else:
-            name = ", ".join(os.path.relpath(source) for source in task_vars.get("ansible_inventory_sources") or [])
-            result["msg"] = (
-                f"Inventory {name} is valid: {len(hosts)} hosts, {self._checked} variables checked, {present} secrets present"
-                + (f" ({len(generated)} of them new)" if generated else "")
-            )
+            name = ", ".join(_short(source) for source in task_vars.get("ansible_inventory_sources") or [])
+            count = f"{len(hosts)} host{'s' if len(hosts) > 1 else ''}"
+            new = f" ({len(generated)} of them new)" if generated else ""
+            result["msg"] = f"Inventory {name} is valid: {count}, {self._checked} variables checked, {present} secrets present{new}"
             result["_ansible_verbose_always"] = True
         return result
 
@@ -158,7 +157,7 @@ class ActionModule(ActionBase):
                 self._checked += 1
                 try:
                     values[variable] = templar.template(own[variable])
-                except Exception as error:  # noqa: BLE001 - a template may raise anything
+                except Exception as error:  # a template may raise anything
                     self._add_unrendered(name, variable, own[variable], variables, error)
         host = _site_rules.Host(name=name, groups=own.get("group_names") or [], names=frozenset(own), values=values)
         return _Target(host=host, own=own, variables=variables, templar=templar, roles=roles)
@@ -225,7 +224,7 @@ class ActionModule(ActionBase):
             return
         try:
             value = target.templar.template(raw)
-        except Exception as error:  # noqa: BLE001 - a template may raise anything
+        except Exception as error:  # a template may raise anything
             if not self._explained(target, words):
                 self._add_unrendered(target.host.name, option, raw, target.variables, error)
             return
@@ -303,9 +302,12 @@ class ActionModule(ActionBase):
             return None
         try:
             path = target.host.values.get("civitas_secrets_file")
+            if path is not None and _site_rules.check_path(path):
+                return None  # told already, as a variable
             return os.path.realpath(_secrets_run.secrets_path(path, target.own.get("inventory_dir")))
-        except (_secrets.SecretsError, ValueError):
-            return None  # judged as a variable
+        except _secrets.SecretsError as error:
+            self._add([Problem(target.host.name, "civitas_secrets_file", error.problem, error.remedy)])
+            return None
 
     def _judge_store(self, path: str, wanted: t.Dict[str, int], generate: bool) -> t.Optional[_secrets.SecretsFile]:
         where = _short(path)

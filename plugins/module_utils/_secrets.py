@@ -42,7 +42,7 @@ _LINES = "write one 'name: \"value\"' a line."
 _ADVICE_PASSWORD = "Name the file that holds the vault password with --vault-password-file or in ANSIBLE_VAULT_PASSWORD_FILE."
 
 # path -> (identity of the file's state, the vault it was read with, its content)
-_CACHE: t.Dict[str, t.Tuple[t.Tuple[int, ...], t.Any, "_Content"]] = {}
+_CACHE: t.Dict[str, t.Tuple[t.Tuple[int, ...], t.Any, _Content]] = {}
 
 
 class SecretsError(Exception):
@@ -205,7 +205,7 @@ class SecretsFile:
             text = bytes(plain).decode("utf-8")
         except UnicodeDecodeError:
             raise SecretsError(f"{self.path} holds no UTF-8 text", "It must be YAML, one 'name: value' a line.") from None
-        except Exception:  # noqa: BLE001 - the vault's error types differ between releases
+        except Exception:  # the vault's error types differ between releases
             raise SecretsError(
                 f"{self.path} cannot be decrypted with the vault password of this run",
                 "Give the password that it was encrypted with, or restore the file from a copy.",
@@ -295,7 +295,13 @@ def _mapping(text: str, path: str) -> t.Dict[str, t.Any]:
 
 
 def _dump(values: t.Mapping[str, t.Any]) -> str:
-    return str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20))
+    # Ansible's texts carry where they come from; the writer takes only texts that are nothing more.
+    exact = {_exact(name): _exact(value) for name, value in values.items()}
+    return str(yaml.dump(exact, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20))
+
+
+def _exact(value: t.Any) -> t.Any:
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 def _label(data: bytes) -> t.Optional[str]:

@@ -11,6 +11,7 @@ from the variable's name.
 from __future__ import annotations
 
 import difflib
+import functools
 import ipaddress
 import os
 import re
@@ -225,7 +226,7 @@ def check_timezone(value: t.Any) -> Finding:
     finding = check_text(value, "Write a name of the time zone database, such as Etc/UTC or Africa/Nairobi.")
     if finding:
         return finding
-    zones = zoneinfo.available_timezones() if zoneinfo else set()
+    zones = _zones()
     # A controller without the database cannot tell.
     if not zones or value in zones:
         return None
@@ -234,6 +235,11 @@ def check_timezone(value: t.Any) -> Finding:
         f"is {show(value)}: there is no such time zone",
         f"Write {meant}." if meant else "Write a name such as Etc/UTC or Africa/Nairobi.",
     )
+
+
+@functools.lru_cache
+def _zones() -> t.FrozenSet[str]:
+    return frozenset(zoneinfo.available_timezones() if zoneinfo else ())
 
 
 def check_path(value: t.Any) -> Finding:

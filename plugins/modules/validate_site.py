@@ -10,8 +10,8 @@ short_description: Judge inventory, variables and secrets before any host is tou
 version_added: 0.1.0
 author: [The founders of civitas.hosting (@civitas-hosting)]
 description:
-  - Judges the whole inventory on the controller, whatever C(--limit) says, connects to no host, and fails with all problems at once, each with
-    the variable, what is wrong and what to write.
+  - Judges the whole inventory on the controller, whatever C(--limit) says, connects to no host, and fails with all problems at once, each
+    with the variable, what is wrong and what to write.
   - It looks at the site-wide variables C(civitas_...), the shape of the inventory, the variables of every role that will run on a host
     against the role's argument spec, the ports that the roles declare, the rules of the kind of environment, and the secrets file.
   - When there is no problem it generates the secrets that the roles declare and that the secrets file lacks, in one write.
@@ -24,8 +24,8 @@ options:
     required: true
   computed_files:
     description:
-      - Files of variables that the tier's play loads (C(vars_files)), relative to the playbook. Their variables are judged with the roles', and
-        must not be set in the inventory. A file that does not exist is passed over.
+      - Files of variables that the tier's play loads (C(vars_files)), relative to the playbook. Their variables are judged with the roles',
+        and must not be set in the inventory. A file that does not exist is passed over.
     type: list
     elements: str
     default: []

@@ -93,6 +93,14 @@ def test_keeps_several_lines(path):
     assert plain(path).startswith("---\nca_key: |\n  -----BEGIN PRIVATE KEY-----\n")
 
 
+def test_takes_texts_that_are_more_than_texts(path):
+    class Tagged(str):
+        pass
+
+    SecretsFile(path, vault()).ensure({Tagged("a"): lambda: Tagged("generated-value")})
+    assert plain(path) == "---\na: generated-value\n"
+
+
 def test_keeps_the_vault_id_and_the_mode(path):
     put(path, "a: b\n", vault_id="production")
     os.chmod(path, 0o640)
@@ -139,7 +147,7 @@ def test_decrypts_once(path, monkeypatch):
     calls = []
     decrypt = opened.decrypt_and_get_vault_id
     monkeypatch.setattr(opened, "decrypt_and_get_vault_id", lambda data: calls.append(1) or decrypt(data))
-    for dummy in range(5):
+    for _ in range(5):
         assert (SecretsFile(path, opened).get("a"), SecretsFile(path, opened).get("b")) == ("one", "two")
     assert len(calls) == 1
 
@@ -153,7 +161,7 @@ def test_another_password_does_not_see_the_cache(path):
 
 def _ensure(path, barrier, queue, names):
     barrier.wait()
-    queue.put(SecretsFile(path, vault()).ensure({name: _secrets.random_value for name in names}))
+    queue.put(SecretsFile(path, vault()).ensure(dict.fromkeys(names, _secrets.random_value)))
 
 
 def test_parallel_processes_agree(path):
@@ -257,7 +265,7 @@ def test_bad_paths(bad):
 def test_paths_that_cannot_be_used(tmp_path):
     with pytest.raises(SecretsError, match="cannot be read: Is a directory"):
         SecretsFile(str(tmp_path), vault()).get("a")
-    with pytest.raises(SecretsError, match="cannot be written: .*No such file or directory"):
+    with pytest.raises(SecretsError, match=r"cannot be written: .*No such file or directory"):
         SecretsFile(str(tmp_path / "none" / "secrets.yml"), vault()).ensure({"a": _secrets.random_value})
     # Leaving the directory is allowed to the operator, but what is there must be a secrets file.
     with pytest.raises(SecretsError, match="is not encrypted"):

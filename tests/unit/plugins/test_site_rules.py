@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each rule for an inventory, on its own; hostile values; a valid site stays valid."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from ansible_collections.civitas.hosting.plugins.module_utils import _site_rules as rules
+from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import Host, Problem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+VARIABLES = rules.site_variables(["demo", "primero"])
+VALID = {
+    "civitas_environment": "qa",
+    "civitas_tier": "single",
+    "civitas_application": "demo",
+    "civitas_domain": "records.example.org",
+    "civitas_aliases": ["www.example.org"],
+    "civitas_public_https_port": 8443,
+    "civitas_timezone": "Africa/Nairobi",
+    "civitas_secrets_file": "/srv/site/secrets.yml",
+    "ansible_host": "192.0.2.1",
+}
+
+
+def host(name="server", **changes):
+    values = {key: value for key, value in {**VALID, **changes}.items() if value is not ...}
+    return Host(name=name, groups=[], names=frozenset(values), values=values)
+
+
+def judge(one):
+    """All rules for one host."""
+    return [
+        *rules.check_site_variables(one, VARIABLES),
+        *rules.check_unknown_site_names(one, VARIABLES),
+        *rules.check_aliases(one),
+        *rules.check_control_node(one),
+        *rules.check_environment(one, ["base", "app_demo"], True),
+        *rules.check_addresses([one]),
+        *rules.check_same_everywhere([one], VARIABLES),
+        *rules.check_single_server(one.values.get("civitas_tier"), [one.name]),
+    ]
+
+
+def test_a_valid_site_has_no_problem():
+    assert judge(host()) == []
+
+
+LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+NAME = st.builds(
+    lambda labels, last: ".".join([*labels, last]), st.lists(LABEL, min_size=1, max_size=4), st.sampled_from(["org", "ke", "localhost"])
+)
+
+
+@settings(deadline=None)
+@given(
+    domain=NAME,
+    aliases=st.lists(NAME, unique=True, max_size=3),
+    port=st.integers(1, 65535),
+    zone=st.sampled_from(["Etc/UTC", "UTC", "Asia/Kathmandu", "America/Argentina/Salta"]),
+    kind=st.sampled_from(["qa", "development"]),
+    application=st.sampled_from(["demo", "primero"]),
+)
+def test_valid_sites_stay_valid(domain, aliases, port, zone, kind, application):
+    site = host(
+        civitas_domain=domain,
+        civitas_aliases=[alias for alias in aliases if alias != domain],
+        civitas_public_https_port=port,
+        civitas_timezone=zone,
+        civitas_environment=kind,
+        civitas_application=application,
+    )
+    assert judge(site) == []
+
+
+HOSTILE = [
+    None,
+    0,
+    -1,
+    True,
+    1.5,
+    float("nan"),
+    "",
+    " ",
+    "\n",
+    "a\nb",
+    "\x00",
+    "\x1b[2J",
+    "\ud800",
+    "$(reboot)",
+    "; rm -rf / #",
+    "`id`",
+    "{{ 1 }}",
+    "../../../etc/passwd\n",
+    "a" * 10_000_000,
+    "é" * 300,
+    [],
+    {},
+    ["a"],
+    {"a": 1},
+    [None],
+    [["x"]],
+    b"bytes",
+    object(),
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("name", [name for name in VARIABLES if name not in ("civitas_demo_dir",)])
+def test_hostile_values_are_refused_in_few_words(name, value):
+    paths = ("civitas_secrets_file", "civitas_ca_file")
+    if (name in paths and isinstance(value, str) and value.strip() and "\n" not in value and value.isprintable()) or (
+        name == "civitas_aliases" and value == []
+    ):
+        return
+    problems = rules.check_site_variables(host(**{name: value}), VARIABLES)
+    if name in paths and value == "\ud800":
+        return
+    assert [problem.variable for problem in problems] == [name]
+    text = rules.report(problems)
+    assert len(text) < 1000
+    assert "\x1b" not in text and "\x00" not in text
+    text.encode("utf-8")
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_rule_breaks_on_hostile_values(value):
+    for name in [*VALID, "ansible_port", "ansible_connection"]:
+        judge(host(**{name: value}))
+
+
+@pytest.mark.parametrize("name", ["civitas_environment", "civitas_tier", "civitas_application", "civitas_domain"])
+def test_required(name):
+    (problem,) = rules.check_site_variables(host(**{name: ...}), VARIABLES)
+    assert (problem.variable, problem.problem) == (name, "is not set")
+    assert problem.remedy.startswith(f"Write {name}: ")
+
+
+def test_required_under_a_misspelled_name():
+    problems = rules.check_site_variables(host(civitas_domain=..., civtas_domain="x.org"), VARIABLES)
+    assert problems[0].problem == "is not set; civtas_domain is: did you mean civitas_domain?"
+
+
+def test_what_could_not_be_rendered_is_judged_elsewhere():
+    one = Host("server", [], frozenset(VALID), {key: value for key, value in VALID.items() if key != "civitas_domain"})
+    assert judge(one) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem", "remedy"),
+    [
+        ("civitas_environment", "prodution", "did you mean production?", "Write one of production, staging, qa"),
+        ("civitas_environment", "Production", "did you mean production?", "Write one of"),
+        ("civitas_environment", "live", "is 'live', which nobody knows", "Write one of"),
+        ("civitas_tier", "national", "is 'national', which nobody knows", "Write one of single."),
+        ("civitas_application", "dmo", "did you mean demo?", "Write one of demo, primero."),
+        ("civitas_application", 5, "is 5, of type int and not a text", "Write one of demo, primero."),
+        ("civitas_public_https_port", 0, "is 0 and out of range", "1 to 65535"),
+        ("civitas_public_https_port", 65536, "is 65536 and out of range", "1 to 65535"),
+        ("civitas_public_https_port", "https", "is 'https' and not a port", "1 to 65535"),
+        ("civitas_public_https_port", True, "is True and not a port", "1 to 65535"),
+        ("civitas_timezone", "Africa/Nairobbi", "there is no such time zone", "Write Africa/Nairobi."),
+        ("civitas_timezone", "../../etc/passwd", "there is no such time zone", "Etc/UTC"),
+        ("civitas_secrets_file", "/srv/secrets/", "is '/srv/secrets/': a directory", "path of a file"),
+        ("civitas_secrets_file", "a\nb", "a line break", "path of a file"),
+        ("civitas_aliases", "www.example.org", "of type str and not a list", "[www.example.org]"),
+        ("civitas_aliases", ["a.org", "B.org"], "has an item that is 'B.org': it has upper-case letters", "Write b.org"),
+        ("civitas_aliases", ["a.org", "a.org"], "names a.org twice", "Remove"),
+        ("civitas_accept_internal_ca_until", "2020-01-01", "ended on 2020-01-01", "browsers trust"),
+    ],
+)
+def test_values(name, value, problem, remedy):
+    (found,) = rules.check_site_variables(host(**{name: value}), VARIABLES)
+    assert problem in found.problem
+    assert remedy in found.remedy
+
+
+def test_a_port_as_text_is_a_port():
+    assert rules.check_port("443") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["localhost", "demo.localhost", "records.example.org", "a-b.example.co.ke", "xn--bcher-kva.example", "1.example.org"]
+)
+def test_good_domains(name):
+    assert rules.check_domain(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "remedy"),
+    [
+        ("https://records.example.org", "a scheme", "Write records.example.org"),
+        ("https://records.example.org:8443/path", "a scheme", "Write records.example.org"),
+        ("records.example.org/", "holds a path", "Write records.example.org"),
+        ("records.example.org:8443", "holds a port", "Write records.example.org, and the port as civitas_public_https_port: 8443"),
+        ("_bad_:80", "holds a port", "Write the full name"),
+        ("records_1.example.org", "an underscore", "Write records-1.example.org"),
+        ("records.example.org ", "spaces or line breaks", "Write records.example.org without"),
+        ("records.example.org\n", "spaces or line breaks", "Write records.example.org without"),
+        (" ", "spaces around", "Write the full name"),
+        ("Records.Example.org", "upper-case", "Write records.example.org"),
+        ("192.0.2.1", "an IP address", "Write the full name"),
+        ("2001:db8::1", "an IP address", "Write the full name"),
+        ("::1", "an IP address", "Write the full name"),
+        ("[2001:db8::1]", "an IP address", "Write the full name"),
+        ("*.example.org", "a wildcard", "Write the full name"),
+        ("me@example.org", "a mail address", "Write the full name"),
+        ("records", "without a domain", "Write the full name"),
+        ("records.example.org.", "ends with a dot", "Write records.example.org"),
+        ("bücher.example", "letters of DNS", "Write xn--bcher-kva.example"),
+        ("records..example.org", "parts of a name", "Write the full name"),
+        ("-a.example.org", "parts of a name", "Write the full name"),
+        (f"{'a' * 64}.org", "parts of a name", "Write the full name"),
+        ("a." * 130 + "org", "at most 253", "Write the full name"),
+        ("example.123", "its last part is a number", "Write the full name"),
+        ("ministry.primero.org", "the vendor's; a site on its own servers needs a domain of its own", "Register a domain"),
+        ("primero.org", "the vendor's", "Register a domain"),
+    ],
+)
+def test_bad_domains(name, problem, remedy):
+    found = rules.check_domain(name)
+    assert problem in found[0]
+    assert remedy in found[1]
+
+
+def test_only_the_vendors_own_names_are_refused():
+    assert rules.check_domain("myprimero.org") is None
+    assert rules.check_domain("primero.org.ke") is None
+
+
+def test_unknown_site_variables():
+    found = rules.check_unknown_site_names(host(civitas_timezon="x", civitas_zzzzzzzzzzzzz="x", my_own="x"), VARIABLES)
+    assert [(problem.variable, problem.problem) for problem in found] == [
+        ("civitas_timezon", "is no variable of this collection: did you mean civitas_timezone?"),
+        ("civitas_zzzzzzzzzzzzz", "is no variable of this collection"),
+    ]
+    assert found[1].remedy == "Remove it, or take a name that does not begin with civitas_."
+
+
+def test_the_domain_is_no_alias():
+    (problem,) = rules.check_aliases(host(civitas_aliases=["a.org", "records.example.org"]))
+    assert problem.problem == "names civitas_domain itself, 'records.example.org'"
+
+
+def test_site_variables_are_the_same_everywhere():
+    hosts = [host("a"), host("b", civitas_domain="other.example.org"), host("c")]
+    (problem,) = rules.check_same_everywhere(hosts, VARIABLES)
+    assert problem.variable == "civitas_domain"
+    assert problem.problem == "differs between hosts: 'records.example.org' on a, c; 'other.example.org' on b"
+
+
+@pytest.mark.parametrize(
+    ("kind", "problems"), [("backup", 1), ("bastion", 1), ("qa", 0), ("development", 0), ("production", 1), ("staging", 1)]
+)
+def test_environments(kind, problems):
+    assert len(rules.check_environment(host(civitas_environment=kind), ["base", "app_demo"], True)) == problems
+    assert len(rules.check_environment(host(civitas_environment=kind), ["base"], False)) == 0
+
+
+def test_production_with_the_internal_ca_needs_a_waiver():
+    (problem,) = rules.check_environment(host(civitas_environment="production"), ["nginx"], True)
+    assert "browsers do not trust the internal CA" in problem.problem
+    assert "civitas_accept_internal_ca_until: " in problem.remedy
+    waived = host(civitas_environment="production", civitas_accept_internal_ca_until="2026-12-01")
+    assert rules.check_environment(waived, ["nginx"], True) == []
+
+
+def test_hosts_exist():
+    assert rules.check_hosts_exist([])[0].problem == "has no host"
+    assert rules.check_hosts_exist([host()]) == []
+
+
+def test_groups_have_hosts():
+    (problem,) = rules.check_groups({"all": ["base"], "database": ["postgres"], "edge": ["nginx"]}, {"all": ["a"], "edge": ["a"]})
+    assert (problem.variable, problem.problem) == ("database", "has no host, but postgres would run there")
+
+
+def test_single_is_one_server():
+    (problem,) = rules.check_single_server("single", [f"s{number}" for number in range(8)])
+    assert problem.problem == "is 'single', one server, but there are 8: s0, s1, s2, s3, s4, 3 more"
+    assert rules.check_single_server("national", ["a", "b"]) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"ansible_host": "192.0.2.1"}, {"ansible_host": "192.0.2.1"}, True),
+        ({"ansible_host": "192.0.2.1", "ansible_port": 22}, {"ansible_host": "192.0.2.1", "ansible_port": "22"}, True),
+        ({"ansible_host": "DB.example.org"}, {"ansible_host": "db.example.org"}, True),
+        ({"ansible_host": "192.0.2.1", "ansible_port": 2222}, {"ansible_host": "192.0.2.1", "ansible_port": 2223}, False),
+        ({"ansible_host": "192.0.2.1"}, {"ansible_host": "192.0.2.2"}, False),
+        ({"ansible_host": ...}, {"ansible_host": ...}, False),
+        ({"ansible_host": ...}, {"ansible_host": "a"}, True),
+    ],
+)
+def test_one_machine_twice(one, other, same):
+    found = rules.check_addresses([host("a", **one), host("b", **other)])
+    assert bool(found) == same
+    if same:
+        assert found[0].where == "a, b"
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"ansible_connection": "local"}, True),
+        ({"ansible_connection": "ansible.builtin.local"}, True),
+        ({"ansible_host": "127.0.0.1"}, True),
+        ({"ansible_host": "127.9.9.9", "ansible_port": 22}, True),
+        ({"ansible_host": "::1"}, True),
+        ({"ansible_host": "localhost"}, True),
+        ({"name": "localhost", "ansible_host": ...}, True),
+        ({"ansible_host": "127.0.0.1", "ansible_port": 2222}, False),
+        ({"ansible_host": "localhost", "ansible_connection": "community.docker.docker"}, False),
+        ({"ansible_host": "192.0.2.1"}, False),
+        ({"ansible_host": "local.example.org"}, False),
+    ],
+)
+def test_the_control_node_is_another_machine(changes, refused):
+    assert bool(rules.check_control_node(host(**changes))) == refused
+
+
+def test_a_directory_of_inventories_does_not_hold_the_secrets(tmp_path):
+    path = str(tmp_path / "secrets.yml")
+    (problem,) = rules.check_inventory_sources([str(tmp_path)], path)
+    assert problem.remedy.endswith("hosts.yml")
+    assert rules.check_inventory_sources([str(tmp_path / "hosts.yml")], path) == []
+    assert rules.check_inventory_sources([str(tmp_path)], path, ["secrets"]) == []
+    assert rules.check_inventory_sources([str(tmp_path)], str(tmp_path / ".secrets.yml")) == []
+    assert rules.check_inventory_sources([str(tmp_path)], str(tmp_path / "other" / "secrets.yml")) == []
+
+
+def test_the_vault_password_is_its_owners(tmp_path):
+    path = tmp_path / "password"
+    path.write_text("x")
+    for mode, refused in ((0o600, False), (0o400, False), (0o640, True), (0o604, True)):
+        path.chmod(mode)
+        found = rules.check_password_files([str(path), str(tmp_path / "none"), os.devnull])
+        assert bool(found) == refused
+    assert found[0].remedy == f"Run chmod 600 {path}"
+
+
+def port(role, number=443, protocol="tcp", addresses=("0.0.0.0",)):
+    return {"role": role, "name": "x", "port": number, "protocol": protocol, "addresses": list(addresses)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "clash"),
+    [
+        (port("a"), port("b"), True),
+        (port("a"), port("b", addresses=["127.0.0.1"]), True),
+        (port("a"), port("b", addresses=["::"]), True),
+        (port("a", addresses=["*"]), port("b", addresses=["127.0.0.1"]), True),
+        (port("a", addresses=["[::1]"]), port("b", addresses=["::1"]), True),
+        (port("a", addresses=["localhost"]), port("b", addresses=["127.0.0.1"]), True),
+        (port("a", addresses=["127.0.0.1", "10.0.0.1"]), port("b", addresses=["10.0.0.1"]), True),
+        (port("a", addresses=["127.0.0.1"]), port("b", addresses=["10.0.0.1"]), False),
+        (port("a"), port("b", addresses=["::1"]), False),
+        (port("a"), port("b", protocol="udp"), False),
+        (port("a"), port("b", number=444), False),
+    ],
+)
+def test_ports(one, other, clash):
+    found = rules.check_ports("server", [one, other])
+    assert bool(found) == clash
+    if clash:
+        assert found[0].problem == "is declared by a (x) and by b (x) on the same address"
+
+
+def test_the_same_problem_is_told_once():
+    problems = [Problem(name, "v", "is bad", "Write better.") for name in ("a", "b")] + [Problem("a", "w", "is bad", "Write better.")]
+    merged = rules.merge(problems, ["a", "b"])
+    assert [(problem.where, problem.variable) for problem in merged] == [("all hosts", "v"), ("a", "w")]
+    assert rules.merge(problems[:2], ["a", "b", "c"])[0].where == "a, b"
+
+
+def test_the_report():
+    text = rules.report(
+        [Problem("server", "civitas_domain", "is bad", "Write better.", "hosts.yml:3"), Problem("server", "x", "is bad", "Write better.")]
+    )
+    assert text == (
+        "The inventory has 2 problems. No host was contacted, nothing was changed.\n\n"
+        " 1. server: civitas_domain  (hosts.yml:3)\n    is bad\n    -> Write better.\n\n"
+        " 2. server: x\n    is bad\n    -> Write better."
+    )

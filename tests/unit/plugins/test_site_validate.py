@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""playbooks/validate.yml in true runs: all mistakes at once, no host contacted, secrets generated once and never shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from ansible.parsing.vault import VaultLib, VaultSecret
+
+COLLECTION = pathlib.Path(__file__).resolve().parents[3]
+CANARY = "canary-1f9c7a"
+
+# Small roles in place of the collection's own, so that every rule has something to bite on.
+OPTIONS = {
+    "base": {"base_timezone": {"type": "str"}},
+    "docker": {},
+    "certificates": {"certificates_days": {"type": "int"}},
+    "postgres": {
+        "postgres_databases": {"type": "list", "elements": "dict", "options": {"name": {"type": "str", "required": True}}},
+        "postgres_port": {"type": "int"},
+        "postgres_memory_mb": {"type": "int"},
+        "postgres_release": {"type": "str"},
+    },
+    "app_demo": {
+        "app_demo_title": {"type": "str", "required": True, "description": "What people read."},
+        "app_demo_port": {"type": "int"},
+        "app_demo_password": {"type": "str", "no_log": True},
+    },
+    "nginx": {"nginx_sites": {"type": "list", "elements": "dict"}, "nginx_level": {"type": "str", "choices": ["low", "high"]}},
+}
+DEFAULTS = {
+    "base": {"base_timezone": "Etc/UTC"},
+    "certificates": {"certificates_days": 397},
+    "postgres": {
+        "postgres_databases": [],
+        "postgres_port": 5432,
+        "postgres_memory_mb": "{{ ansible_facts['memtotal_mb'] // 4 }}",
+        "postgres_release": "{{ postgres_platform_release }}",
+    },
+    "app_demo": {"app_demo_port": 8080, "app_demo_password": "{{ lookup('civitas.hosting.secret', 'app_demo_password') }}"},
+    "nginx": {"nginx_sites": [], "nginx_level": "low"},
+}
+DECLARATIONS = {
+    "postgres": {"ports": [{"name": "sql", "port": "{{ postgres_port }}"}]},
+    "app_demo": {
+        "ports": [{"name": "web", "port": "{{ app_demo_port }}"}],
+        "secrets": [{"name": "app_demo_password", "length": 32}, {"name": "app_demo_key"}],
+    },
+    "nginx": {"ports": [{"name": "https", "port": 443}], "sites": []},
+}
+VALID = {
+    "civitas_environment": "development",
+    "civitas_tier": "single",
+    "civitas_application": "demo",
+    "civitas_domain": "records.example.org",
+    "app_demo_title": "Records",
+}
+
+
+class Site:
+    """A copy of the plugins and playbooks with small roles, hosts that nobody can reach, and an ssh that tells of its use."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        self.root = root
+        self.collection = root / "collections/ansible_collections/civitas/hosting"
+        for part in ("plugins", "playbooks", "meta"):
+            shutil.copytree(COLLECTION / part, self.collection / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(COLLECTION / "galaxy.yml", self.collection)
+        self.put(self.collection / "playbooks/vars/single.yml", {"nginx_sites": "{{ [{'name': civitas_domain}] }}"})
+        for role, options in OPTIONS.items():
+            self.put(self.collection / f"roles/{role}/meta/argument_specs.yml", {"argument_specs": {"main": {"options": options}}})
+            self.put(self.collection / f"roles/{role}/defaults/main.yml", DEFAULTS.get(role, {}))
+            declared = json.loads(json.dumps(DECLARATIONS.get(role, {})))
+            for port in declared.get("ports", []):
+                port.update({"protocol": "tcp", "addresses": ["127.0.0.1"], "from": "loopback", "purpose": "test"})
+            self.put(self.collection / f"roles/{role}/meta/declarations.yml", declared)
+        self.put(self.collection / "roles/postgres/vars/Debian_12.yml", {"postgres_platform_release": "15"})
+        self.inventory = root / "inventory/hosts.yml"
+        self.secrets = root / "inventory/secrets.yml"
+        self.password = root / "password"
+        self.password.write_text("right\n")
+        self.password.chmod(0o600)
+        self.calls = root / "ssh-calls"
+        self.put(root / "bin/ssh", f'#!/bin/sh\necho "$@" >> {self.calls}\nexit 255\n')
+        (root / "bin/ssh").chmod(0o755)
+        self.hosts(server={"ansible_host": "192.0.2.1"})
+        self.variables()
+
+    def put(self, path: pathlib.Path, content) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+
+    def hosts(self, **hosts) -> None:
+        self.put(self.inventory, {"all": {"hosts": hosts}})
+
+    def variables(self, **changes) -> None:
+        values = {key: value for key, value in {**VALID, **changes}.items() if value is not ...}
+        self.put(self.root / "inventory/group_vars/all.yml", values)
+
+    def write_secrets(self, text: str) -> None:
+        self.secrets.write_bytes(VaultLib([("default", VaultSecret(b"right"))]).encrypt(text))
+
+    def read_secrets(self) -> dict:
+        return yaml.safe_load(VaultLib([("default", VaultSecret(b"right"))]).decrypt(self.secrets.read_bytes()))
+
+    def play(
+        self, playbook: str, *arguments: str, password: bool = True, inventory: pathlib.Path | None = None
+    ) -> subprocess.CompletedProcess:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        environment = {
+            **kept,
+            "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
+            "ANSIBLE_COLLECTIONS_PATH": str(self.root / "collections"),
+            "ANSIBLE_HOME": str(self.root / "home"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_TIMEOUT": "2",
+        }
+        program = str(pathlib.Path(sys.executable).parent / "ansible-playbook")
+        vault = ["--vault-password-file", str(self.password)] if password else []
+        command = [program, "-i", str(inventory or self.inventory), *vault, *arguments, playbook]
+        return subprocess.run(command, env=environment, cwd=self.root, capture_output=True, text=True, timeout=120, check=False)
+
+    def validate(self, *arguments: str, **keywords) -> Run:
+        return Run(self.play("civitas.hosting.validate", *arguments, **keywords))
+
+
+class Run:
+    """The end of a run and the result of its task."""
+
+    def __init__(self, process: subprocess.CompletedProcess) -> None:
+        self.returncode = process.returncode
+        self.output = process.stdout + process.stderr
+        self.result: dict = {}
+        for start in ("FAILED! => {", "ok: [server] => {"):
+            if start in process.stdout:
+                text = process.stdout.split(start, 1)[1]
+                self.result = json.JSONDecoder().raw_decode("{" + text)[0]
+
+    def found(self) -> set:
+        assert self.returncode != 0 and self.result, self.output
+        return {(problem["where"], problem["variable"]) for problem in self.result["problems"]}
+
+    def only(self) -> dict:
+        assert len(self.found()) == 1, self.output
+        return self.result["problems"][0]
+
+
+@pytest.fixture
+def site(tmp_path):
+    return Site(tmp_path)
+
+
+def test_a_valid_site(site):
+    run = site.validate()
+    assert run.returncode == 0, run.output
+    assert run.result["msg"] == "Inventory inventory/hosts.yml is valid: 1 host, 16 variables checked, 2 secrets present (2 of them new)"
+    assert run.result["generated_secrets"] == ["app_demo_password", "app_demo_key"]
+    assert not site.calls.exists()
+
+
+def test_all_mistakes_at_once_and_no_host_contacted(site):
+    site.hosts(server={"ansible_host": "192.0.2.1"}, twin={"ansible_host": "192.0.2.1"})
+    site.variables(
+        civitas_environment="prodution",
+        civitas_domain="https://records.example.org/",
+        civitas_timezon="Africa/Nairobi",
+        civitas_public_https_port=70000,
+        civitas_ca_file="{{ nowhere }}/ca.pem",
+        postgres_databses=[],
+        postgres_port="eighty",
+        postgres_databases=[{"nmae": "x"}],
+        nginx_level="medium",
+        nginx_sites=[],
+        app_demo_title=...,
+        app_demo_port=443,
+    )
+    site.write_secrets(f"app_demo_password: changeme\nother: '{CANARY}'\n")
+    before = site.secrets.read_bytes()
+    started = time.monotonic()
+    run = site.validate("-vvv")
+    assert time.monotonic() - started < 30
+    assert run.found() == {
+        ("all hosts", "civitas_environment"),
+        ("all hosts", "civitas_domain"),
+        ("all hosts", "civitas_timezon"),
+        ("all hosts", "civitas_public_https_port"),
+        ("all hosts", "civitas_ca_file"),
+        ("all hosts", "postgres_databses"),
+        ("all hosts", "postgres_port"),
+        ("all hosts", "postgres_databases"),
+        ("all hosts", "nginx_level"),
+        ("all hosts", "nginx_sites"),
+        ("all hosts", "app_demo_title"),
+        ("all hosts", "port 443/tcp"),
+        ("inventory", "civitas_tier"),
+        ("server, twin", "ansible_host"),
+        ("inventory/secrets.yml", "app_demo_password"),
+    }
+    assert all(problem["problem"] and problem["remedy"] for problem in run.result["problems"])
+    sources = {problem["variable"]: problem["source"] for problem in run.result["problems"]}
+    assert sources["civitas_environment"] == "inventory/group_vars/all.yml:1"
+    assert "The inventory has 15 problems. No host was contacted, nothing was changed.\n\n 1. all hosts: " in run.output
+    assert not site.calls.exists()
+    assert site.secrets.read_bytes() == before
+    assert CANARY not in run.output
+    # The same site, the same ssh: a play that does connect is noticed.
+    site.put(site.root / "connect.yml", [{"hosts": "server", "gather_facts": False, "tasks": [{"ansible.builtin.ping": None}]}])
+    assert site.play(str(site.root / "connect.yml")).returncode != 0
+    assert "192.0.2.1" in site.calls.read_text()
+
+
+def test_secrets_are_generated_once_and_never_shown(site):
+    site.write_secrets(f"# from the ministry\napp_demo_key: '{CANARY}'\n")
+    first = site.validate("-vvv", "--diff")
+    assert first.returncode == 0, first.output
+    assert first.result["generated_secrets"] == ["app_demo_password"]
+    secrets = site.read_secrets()
+    assert secrets["app_demo_key"] == CANARY
+    assert len(secrets["app_demo_password"]) == 32
+    before = site.secrets.read_bytes()
+    second = site.validate("-vvv", "--diff")
+    assert second.returncode == 0
+    assert second.result["generated_secrets"] == []
+    assert site.secrets.read_bytes() == before
+    for value in secrets.values():
+        assert value not in first.output + second.output
+
+
+def test_check_mode_generates_nothing(site):
+    run = site.validate("--check")
+    assert run.returncode == 0, run.output
+    assert run.result["generated_secrets"] == []
+    assert sorted(os.listdir(site.root / "inventory")) == ["group_vars", "hosts.yml"]
+
+
+def test_nothing_is_generated_for_a_site_with_problems(site):
+    site.variables(civitas_domain="nowhere")
+    assert site.validate().found() == {("server", "civitas_domain")}
+    assert not site.secrets.exists()
+
+
+def test_no_host_at_all(site):
+    site.put(site.inventory, {"all": {}})
+    assert site.validate().only()["problem"] == "has no host"
+
+
+def test_a_limit_does_not_hide_other_hosts(site):
+    site.hosts(server={"ansible_host": "192.0.2.1"}, other={"ansible_host": "192.0.2.1"})
+    run = site.validate("--limit", "server", "--tags", "nothing")
+    assert run.found() == {("inventory", "civitas_tier"), ("server, other", "ansible_host")}
+
+
+def test_without_a_vault_password(site):
+    run = site.validate(password=False)
+    problem = run.only()
+    assert (problem["variable"], problem["remedy"]) == (
+        "secrets file",
+        "Name the file that holds the vault password with --vault-password-file or in ANSIBLE_VAULT_PASSWORD_FILE.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("prepare", "problem", "remedy"),
+    [
+        (lambda site: site.secrets.write_text(f"app_demo_key: {CANARY}\n"), "is not encrypted", "ansible-vault encrypt"),
+        (
+            lambda site: (site.write_secrets(f"a: {CANARY}"), site.password.write_text("wrong\n")),
+            "cannot be decrypted",
+            "Give the password",
+        ),
+        (lambda site: site.write_secrets(f"- {CANARY}"), "not a mapping", "ansible-vault edit"),
+        (lambda site: site.write_secrets(f"a: '{CANARY}"), "no valid YAML", "ansible-vault edit"),
+        (lambda site: site.write_secrets(f"app_demo_key: [{CANARY}]"), "is of type list", "in quotes"),
+        (lambda site: site.write_secrets("app_demo_key:"), "is empty", "remove the line"),
+        (lambda site: site.write_secrets("unknown_one: REPLACE_ME"), "a placeholder", "true value"),
+        (lambda site: site.variables(civitas_secrets_file="../../none/secrets.yml"), "cannot be written", "Create "),
+        (
+            lambda site: site.variables(civitas_secrets_file="../../../../../../../../../../etc/passwd"),
+            "is not encrypted",
+            "ansible-vault encrypt",
+        ),
+        (lambda site: site.variables(civitas_secrets_file="a\nb"), "a line break", "Write the path"),
+        (lambda site: site.variables(civitas_secrets_file="{{ nowhere }}"), "cannot be rendered", "Define what it refers to"),
+        (lambda site: site.password.chmod(0o644), "which others can read (mode 0644)", "chmod 600"),
+    ],
+)
+def test_secrets_files(site, prepare, problem, remedy):
+    prepare(site)
+    before = site.secrets.read_bytes() if site.secrets.exists() else None
+    run = site.validate("-vvv")
+    found = run.only()
+    assert problem in found["problem"]
+    assert remedy in found["remedy"]
+    assert CANARY not in run.output
+    assert (site.secrets.read_bytes() if site.secrets.exists() else None) == before
+
+
+def test_a_directory_as_inventory(site):
+    run = site.validate(inventory=site.root / "inventory")
+    assert "Name the file and not the directory" in run.only()["remedy"]
+
+
+def test_the_kind_of_environment(site):
+    site.variables(civitas_environment="production")
+    assert "do not trust the internal CA" in site.validate().only()["problem"]
+    site.variables(civitas_environment="backup")
+    assert "app_demo would be installed" in site.validate().only()["problem"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "variable", "problem"),
+    [
+        ({"civitas_application": "dmo"}, "civitas_application", "did you mean demo?"),
+        ({"civitas_application": None}, "civitas_application", "is empty"),
+        ({"civitas_application": ...}, "civitas_application", "is not set"),
+        ({"civitas_application": "../demo"}, "civitas_application", "did you mean demo?"),
+        ({"civitas_tier": "../single"}, "civitas_tier", "did you mean single?"),
+        ({"civitas_tier": None}, "civitas_tier", "is empty"),
+        ({"civitas_tier": "{{ nowhere }}"}, "civitas_tier", "cannot be rendered"),
+        ({"civitas_domain": ...}, "civitas_domain", "is not set"),
+        ({"app_demo_title": "{{ nowhere }}"}, "app_demo_title", "'nowhere' is undefined"),
+        ({"app_demo_title": None}, "app_demo_title", "is empty"),
+        ({"certificates_days": None}, "certificates_days", "is empty"),
+        ({"postgres_port": "{{ civitas_nowhere }}"}, "postgres_port", "'civitas_nowhere' is undefined"),
+    ],
+)
+def test_single_mistakes_give_single_problems(site, changes, variable, problem):
+    site.variables(**changes)
+    found = site.validate("--check").only()
+    assert found["variable"] == variable
+    assert problem in found["problem"]
+
+
+def test_values_that_need_the_host_are_no_problem(site):
+    site.variables(
+        app_demo_title="{{ ansible_facts['hostname'] }}",
+        postgres_port="{{ port_of_mine }}",
+        port_of_mine="{{ ansible_facts.nothing | int + 5000 }}",
+    )
+    run = site.validate("--check")
+    assert run.returncode == 0, run.output
+
+
+def test_vaulted_values_are_judged_and_not_shown(site):
+    vaulted = VaultLib([("default", VaultSecret(b"right"))]).encrypt(CANARY).decode()
+    text = (site.root / "inventory/group_vars/all.yml").read_text()
+    block = "".join(f"  {line}\n" for line in vaulted.splitlines())
+    site.put(site.root / "inventory/group_vars/all.yml", f"{text}mine: !vault |\n{block}nginx_level: '{{{{ mine }}}}'\n")
+    run = site.validate("-vvv")
+    found = run.only()
+    assert (found["variable"], found["problem"]) == ("nginx_level", "has a value that does not fit; it is not shown because it is secret")
+    assert CANARY not in run.output
+
+
+def test_the_demo_inventory_is_valid(site):
+    shutil.rmtree(site.collection / "roles")
+    for part in ("roles", "playbooks"):
+        shutil.copytree(COLLECTION / part, site.collection / part, dirs_exist_ok=True)
+    (site.root / "demo").mkdir()
+    run = site.validate("-e", f"civitas_demo_dir={site.root}/demo", inventory=COLLECTION / "inventories/demo/hosts.yml")
+    assert run.returncode == 0, run.output
+    assert "hosts.yml is valid: 1 host," in run.output
