@@ -182,24 +182,26 @@ def role_table(root: Path, found: dict[str, dict[str, Any]]) -> str:
 
 
 def scenarios_of(root: Path, role: str) -> list[str]:
-    """Names of the Molecule scenarios that name the role, or import a playbook of the collection that does."""
-    name = re.compile(rf"\bcivitas\.hosting\.{re.escape(role)}\b(?!\.)")
-    playbooks = {path.stem: path.read_text(encoding="utf-8") for path in root.glob("playbooks/*.yml")}
-    result = []
-    for scenario in sorted(path.parent for path in root.glob("molecule/*/molecule.yml")):
-        texts = [path.read_text(encoding="utf-8") for path in sorted(scenario.glob("*.yml"))]
-        seen: set[str] = set()
-        while texts:
-            text = texts.pop()
-            if name.search(text):
-                result.append(scenario.name)
-                break
-            for playbook in set(re.findall(r"\bcivitas\.hosting\.(\w+)|playbooks/(\w+)\.yml|import_playbook: (\w+)\.yml", text)):
-                stem = next(part for part in playbook if part)
-                if stem in playbooks and stem not in seen:
-                    seen.add(stem)
-                    texts.append(playbooks[stem])
-    return result
+    """Names of the Molecule scenarios that run the role: by its name, through a playbook of the collection, or through another role."""
+    parts = {f"playbooks/{path.stem}": [path] for path in root.glob("playbooks/*.yml")}
+    parts |= {f"roles/{path.name}": sorted(path.glob("tasks/*.yml")) for path in root.glob("roles/*")}
+    return [path.parent.name for path in sorted(root.glob("molecule/*/molecule.yml")) if f"roles/{role}" in reached(path.parent, parts)]
+
+
+def reached(scenario: Path, parts: dict[str, list[Path]]) -> set[str]:
+    """Which C(parts) of the collection (roles and playbooks, each with its files) a scenario runs."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(scenario.glob("*.yml"))]
+    application = "".join(re.findall(r"^\s*civitas_application: (\w+)", "\n".join(texts), re.MULTILINE)[:1])
+    found: set[str] = set()
+    while texts:
+        # The one name that is computed: the role of the application.
+        text = texts.pop().replace("app_{{ civitas_application }}", f"app_{application}")
+        names = {f"{kind}/{name}" for name in re.findall(r"\bcivitas\.hosting\.(\w+)", text) for kind in ("roles", "playbooks")}
+        names |= {f"playbooks/{name}" for name in re.findall(r"(?:import_playbook: |playbooks/)(\w+)\.yml", text)}
+        for name in (names & set(parts)) - found:
+            found.add(name)
+            texts += [path.read_text(encoding="utf-8") for path in parts[name]]
+    return found
 
 
 # --- requirements -----------------------------------------------------------------------------------------------------------------------

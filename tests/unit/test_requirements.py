@@ -56,8 +56,8 @@ def problems_of_test(reference: str, root: Path) -> list[str]:
     path, _, test = reference.partition("::")
     if path.startswith("molecule/") and path.count("/") == 1 and not test:
         return [] if (root / path / "molecule.yml").is_file() else [f"there is no scenario {path}"]
-    if not re.fullmatch(r"(tests/unit|molecule/\w+/tests)/[\w/]*test_\w+\.py", path):
-        return [f"'{reference}' is neither molecule/<scenario> nor a test file of tests/unit or of a scenario"]
+    if not re.fullmatch(r"(tests|molecule/\w+/tests)/[\w/]*test_\w+\.py", path):
+        return [f"'{reference}' is neither molecule/<scenario> nor a test file of tests/ or of a scenario"]
     file = root / path
     if not file.is_file():
         return [f"there is no file {path}"]

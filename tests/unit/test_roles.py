@@ -350,6 +350,7 @@ def templates_are_marked(role: Role) -> list[str]:
 SECRET_LOOKUP = re.compile(r"civitas\.hosting\.secrets?\b")
 SECRET_NAME = re.compile(r"\b\w*(?:password|passphrase|private_key|_secret|_token)s?\b")
 # Names that speak of a secret without holding one.
+BESIDE = re.compile(r"\w+(?:\[\w+\])?\.(?:name|mode|uid|gid|owner|group|path|file)\b|\w+\s*\|\s*length\b")
 HARMLESS = re.compile(r"\w*(?:_file|_path|_length|_name)|password_secret|\w*password_(?:encryption|policy)\w*")
 
 
@@ -378,7 +379,7 @@ def holds_secret(value: Any, variables: dict[str, Any], seen: frozenset[str] = f
     for expression in re.findall(r"\{[{%].*?[%}]\}", value, flags=re.S):
         if SECRET_LOOKUP.search(expression):
             return True
-        code = re.sub(r"'[^']*'|\"[^\"]*\"", "''", expression)
+        code = BESIDE.sub("", re.sub(r"'[^']*'|\"[^\"]*\"", "''", expression))
         for name in set(re.findall(r"\b[A-Za-z_]\w*", code)):
             if SECRET_NAME.fullmatch(name) and not HARMLESS.fullmatch(name):
                 return True
@@ -579,6 +580,7 @@ BAD: list[tuple[Callable[[Role], list[str]], dict[str, str | None], str]] = [
     (templates_are_marked, {TEMPLATE: "{# {{ ansible_managed }} #}\nport=1\n"}, "first line is not a comment"),
     (secrets_stay_out_of_the_log, task(THING + "{a: \"{{ lookup('civitas.hosting.secret', 'x') }}\"}\n"), "without no_log"),
     (secrets_stay_out_of_the_log, task(THING + "{a: '{{ edge_password }}'}\n"), "without no_log"),
+    (secrets_stay_out_of_the_log, task(THING + "{a: '{{ edge_secrets[0].value }}'}\n"), "without no_log"),
     (secrets_stay_out_of_the_log, task(THING + "{a: '{{ edge_password }}'}\n  no_log: false\n"), "without no_log"),
     (secrets_stay_out_of_the_log, task(THING + "{a: '{{ __edge_x }}'}\n  vars: {__edge_x: '{{ a_token }}'}\n"), "without no_log"),
     (
@@ -612,6 +614,7 @@ def test_the_share_of_commands_counts(tmp_path: Path) -> None:
         "civitas.hosting.thing: {a: '{{ edge_password }}'}\n  no_log: true\n",
         "civitas.hosting.thing: {a: \"{{ x['password'] | d('the_password') }}\"}\n",
         "ansible.builtin.import_tasks: password.yml\n",
+        "civitas.hosting.thing: {a: '{{ edge_secrets[0].name }}', b: '{{ range(edge_secrets | length) }}'}\n",
     ],
 )
 def test_tasks_that_only_speak_of_secrets_pass(text: str, tmp_path: Path) -> None:
