@@ -89,7 +89,8 @@ def archive_tags(path: str) -> t.List[str]:
     except KeyError:
         raise ImagesError(f"{path} has no manifest.json; write the archive with 'docker save'") from None
     except (tarfile.TarError, EOFError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise ImagesError(f"{path} is no archive of 'docker save' ({error})") from None
+        reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        raise ImagesError(f"{path} is no archive of 'docker save' ({reason})") from None
 
 
 def archive_problem(image: Image) -> str:

@@ -37,12 +37,12 @@ def _source_problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
     if config["source"] == "vendor":
         if not config["repository_url"]:
             found.append(
-                "docker_source is vendor, but docker_repository_url is empty; write the address of the vendor's apt repository or of your mirror"
+                "docker_source is vendor, but docker_repository_url is empty; write the address of the vendor's repository or a mirror"
             )
         key = config["repository_key_file"]
         if not key:
             found.append(
-                "docker_source is vendor, but docker_repository_key_file is empty; write the path on the controller of the repository's key"
+                "docker_source is vendor, but docker_repository_key_file is empty; write the path of its key on the controller"
             )
         elif not os.path.isfile(key):
             found.append(f"docker_repository_key_file: there is no file {key} on the controller")
@@ -108,6 +108,6 @@ def network_problems(bridge: str, pools: t.Sequence[t.Mapping[str, t.Any]], host
         for other, taken in host:
             if network.version == taken.version and network.overlaps(taken):
                 found.append(
-                    f"{name} ({network}) overlaps {taken}, which the host reaches through {other}; choose a range that the site does not use"
+                    f"{name} ({network}) overlaps {taken}, reached through {other}; choose one that the site does not use"
                 )
     return found

@@ -24,7 +24,7 @@ attributes:
     description: Says which images would be loaded or pulled, and judges their archives. Works on a host without an engine.
     support: full
   diff_mode:
-    description: Shows the ids of changed images before and after.
+    description: Lists the images that are loaded or pulled.
     support: full
 options:
   images:

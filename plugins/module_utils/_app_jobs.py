@@ -1,0 +1,91 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The founders of civitas.hosting
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Jobs of an application and the ledger of those that were done.
+
+Private to the collection: no promise of stability.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import tempfile
+import typing as t
+
+# {"name", "service", "command": list of arguments, "run": "once" or "every_release"}
+Job = t.Mapping[str, t.Any]
+# name -> {"release", "time", "rc", "seconds"}
+Ledger = t.Dict[str, t.Dict[str, t.Any]]
+
+
+class JobsError(Exception):
+    """What failed and what to do."""
+
+
+def pending(jobs: t.Iterable[Job], ledger: Ledger, release: str) -> t.List[Job]:
+    """The jobs that have to run now, in their order."""
+    return [
+        job
+        for job in jobs
+        if job["name"] not in ledger or (job["run"] == "every_release" and ledger[job["name"]].get("release") != release)
+    ]
+
+
+def read(path: str) -> Ledger:
+    """The ledger; empty when there is none. A ledger that cannot be read is an error: its jobs must not run twice."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            ledger = json.load(stream)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise JobsError(
+            f"{path} is damaged ({error}). Restore it from a backup, or write by hand what was done: "
+            '{"<job>": {"release": "<release>"}}. An empty {} makes every job run again'
+        ) from None
+    if not isinstance(ledger, dict):
+        raise JobsError(f"{path} holds no mapping of jobs; restore it from a backup")
+    return ledger
+
+
+def write(path: str, ledger: Ledger) -> None:
+    directory = os.path.dirname(path)
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".jobs-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(ledger, stream, indent=2, sort_keys=True)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: str) -> t.Iterator[None]:
+    """Nobody else runs jobs of this application meanwhile. JobsError when somebody does."""
+    with open(f"{path}.lock", "a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            raise JobsError(
+                f"another run executes jobs of this application (process {stream.read().strip()}); wait for it and run again"
+            ) from None
+        stream.truncate(0)
+        stream.write(f"{os.getpid()}\n")
+        stream.flush()
+        yield
+
+
+def arguments(command: t.Union[str, t.Sequence[t.Any]]) -> t.List[str]:
+    """A command as a list; a text is split like a shell would, without any other meaning of a shell."""
+    return shlex.split(command) if isinstance(command, str) else [str(part) for part in command]
