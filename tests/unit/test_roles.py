@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,13 @@ class Role:
     def name(self) -> str:
         return self.path.name
 
-    @property
+    @cached_property
     def options(self) -> dict[str, dict[str, Any]]:
         """All options of all entry points."""
         specs = (load(self.path / "meta" / "argument_specs.yml") or {}).get("argument_specs") or {}
         return {name: option or {} for spec in specs.values() for name, option in ((spec or {}).get("options") or {}).items()}
 
-    @property
+    @cached_property
     def defaults(self) -> dict[str, Any]:
         return load(self.path / "defaults" / "main.yml") or {}
 
