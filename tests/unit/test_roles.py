@@ -281,15 +281,19 @@ def groups_are_unknown(role: Role) -> list[str]:
 
 
 def other_roles_are_unknown(role: Role) -> list[str]:
-    """No variable of another role is read (or written) here; its name in a description is no use."""
+    """No variable of another role is read or written here, save what a role is given that this one includes."""
     foreign = {
         name
         for other in (role.root / "roles").iterdir()
         if other.name != role.name and other.is_dir()
         for name in Role(other, role.root).options
     }
+    given = {name for task in role.tasks if task.action in ("include_role", "import_role") for name in task.body.get("vars") or {}}
     problems = []
     for file, text in role.sources():
+        if given and file.parts[0] == "tasks":
+            # As keys they are given; in a value they would be read.
+            text = re.sub(rf"(?m)^\s+(?:{'|'.join(sorted(given))}):", "", text)
         problems += [f"{file}: {name} belongs to another role" for name in sorted(set(re.findall(r"\b[a-z]\w+", text)) & foreign)]
     return problems
 
@@ -524,6 +528,7 @@ VARS = "roles/edge/vars/Debian_12.yml"
 TEMPLATE = "roles/edge/templates/etc/edge.conf.j2"
 NAMED = "- name: configure | A\n  "
 STAT = NAMED + "ansible.builtin.stat: {path: /}\n  "
+INCLUDE = NAMED + "ansible.builtin.include_role: {name: civitas.hosting.other}\n  vars:\n    other_port: 1\n    "
 THING = NAMED + "civitas.hosting.thing: "
 
 BAD: list[tuple[Callable[[Role], list[str]], dict[str, str | None], str]] = [
@@ -573,6 +578,8 @@ BAD: list[tuple[Callable[[Role], list[str]], dict[str, str | None], str]] = [
     (groups_are_unknown, {TEMPLATE: "{{ groups.db }}\n"}, "groups.d"),
     (groups_are_unknown, task(STAT + "when: \"'db' in group_names\"\n"), "group_names"),
     (other_roles_are_unknown, {TEMPLATE: "{{ other_port }}\n"}, "other_port belongs to another role"),
+    (other_roles_are_unknown, task(STAT + "vars:\n    other_port: 1\n"), "other_port belongs to another role"),
+    (other_roles_are_unknown, task(INCLUDE + "edge_x: '{{ other_port }}'\n"), "other_port belongs to another role"),
     (other_roles_are_unknown, {DECLARED: "packages: '{{ other_port }}'\n"}, "other_port belongs to another role"),
     (commands_say_what_changes, task(NAMED + "ansible.builtin.command: {cmd: a}\n"), "without changed_when"),
     (nothing_starts_with_a_distributions_configuration, task(NAMED + "ansible.builtin.apt: {name: nginx}\n"), "policy_rc_d: 101"),
@@ -606,6 +613,10 @@ def test_the_share_of_commands_counts(tmp_path: Path) -> None:
     role = make(tmp_path, {})
     assert len(role.tasks) == 5
     assert share_of_commands(role.tasks) == 1 / 5
+
+
+def test_an_included_role_may_be_given_its_variables(tmp_path: Path) -> None:
+    assert other_roles_are_unknown(make(tmp_path, task(INCLUDE + "edge_x: 1\n"))) == []
 
 
 @pytest.mark.parametrize(
