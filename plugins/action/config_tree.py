@@ -267,7 +267,7 @@ def hides(options: Any) -> bool:
 
 def explain(error: Exception, template: str, secret: bool) -> str:
     """Message and line of an error in a template. The message of a secret one may quote a value: only undefined names are passed on."""
-    message = str(getattr(error, "message", error)).split(". String: ")[0]  # ansible-core before 2.19 adds the whole template
+    message = str(getattr(error, "message", error)).split(". String: ", maxsplit=1)[0]  # ansible-core before 2.19 adds the whole template
     undefined = re.search(r"'([^']+)' is undefined|has no attribute '([^']+)'", message)
     line = None
     cause: BaseException | None = error
