@@ -186,7 +186,7 @@ def test_parallel_processes_agree(path):
         (f"- {CANARY}\n", "holds a list and not a mapping", "name: "),
         (f"{CANARY}\n", "holds a str and not a mapping", "name: "),
         (f"token: '{CANARY}\n", "is no valid YAML", "ansible-vault edit"),
-        (f"a: b\ntoken: !unknown {CANARY}\n", "is no valid YAML in line 2", "ansible-vault edit"),
+        (f"a: b\ntoken: !{CANARY} x\n", "is no valid YAML in line 2", "ansible-vault edit"),
         ("token: 1234567890\n", "'token' is of type int and not a text", 'token: "..."'),
         ("token: 2026-01-01\n", "'token' is of type date and not a text", "quotes"),
         (f"token: [{CANARY}]\n", "'token' is of type list and not a text", "quotes"),
