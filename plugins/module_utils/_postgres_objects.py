@@ -137,7 +137,8 @@ def check_wanted(roles: t.Sequence[Item], databases: t.Sequence[Item]) -> t.List
                 quote_identifier(name)
             except ObjectsError as error:
                 problems.append(f"{kind}: {error}")
-        problems += [f"{kind} {name} is listed {names.count(name)} times; list it once" for name in sorted(set(names)) if names.count(name) > 1]
+        repeated = {name: names.count(name) for name in names if names.count(name) > 1}
+        problems += [f"{kind} {name} is listed {count} times; list it once" for name, count in repeated.items()]
     for role in roles:
         if role["name"] == "postgres" or role["name"].startswith("pg_"):
             problems.append(f"role {role['name']} belongs to PostgreSQL itself; choose another name")
@@ -166,14 +167,20 @@ SELECT json_build_object(
   'version', current_setting('server_version_num')::int,
   'read_only', pg_is_in_recovery(),
   'pending_restart', (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart),
-  'rejected', (SELECT coalesce(json_agg(format('%s line %s: %s', current_setting('hba_file'), line_number, error) ORDER BY line_number), '[]')
+  'rejected', (SELECT coalesce(json_agg(format('%s line %s: %s', current_setting('hba_file'), line_number, error)), '[]')
     FROM pg_hba_file_rules WHERE error IS NOT NULL),
   'extensions', (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_available_extensions),
   'roles', (SELECT coalesce(json_object_agg(r.rolname, json_build_object(
       'login', r.rolcanlogin, 'createdb', r.rolcreatedb, 'connection_limit', r.rolconnlimit, 'verifier', r.rolpassword,
       'privileged', r.rolsuper OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls,
       'member_of', (SELECT coalesce(json_agg(DISTINCT g.rolname), '[]') FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
-        WHERE m.member = r.oid))), '{{}}')
+        WHERE m.member = r.oid),
+      'holds', (SELECT coalesce(json_agg(DISTINCT coalesce(s.datname, l.datname, 'the server')), '[]') FROM pg_shdepend p
+        LEFT JOIN pg_database s ON p.classid = 'pg_database'::regclass AND p.objid = s.oid
+        LEFT JOIN pg_database l ON p.dbid = l.oid
+        WHERE p.refclassid = 'pg_authid'::regclass AND p.refobjid = r.oid
+          AND NOT coalesce(p.deptype = 'o' AND s.datname = ANY ({database_names}), false))
+    )), '{{}}')
     FROM pg_authid r WHERE r.rolname = ANY ({role_names})),
   'databases', (SELECT coalesce(json_object_agg(d.datname, json_build_object(
       'owner', pg_get_userbyid(d.datdba), 'encoding', pg_encoding_to_char(d.encoding),
@@ -257,6 +264,14 @@ def _conflicts(roles: t.Sequence[Item], databases: t.Sequence[Item], state: Stat
     absent = {role["name"] for role in roles} - present
     known = (set(state["roles"]) | present) - absent
     for role in roles:
+        # Listed databases are left out there: they have another owner once this is done.
+        holds = state["roles"][role["name"]]["holds"] if role["name"] in absent and role["name"] in state["roles"] else []
+        if holds:
+            quoted = quote_identifier(role["name"])
+            problems.append(
+                f"role {role['name']} cannot be dropped, as it owns or may use something in {', '.join(sorted(holds))}; "
+                f"give it to another role first, in each with REASSIGN OWNED BY {quoted} TO another; DROP OWNED BY {quoted};"
+            )
         for group in role.get("member_of") or []:
             # PostgreSQL's own groups are always there, and not asked for on a server that does not exist yet.
             if group not in known and not group.startswith("pg_"):
@@ -267,8 +282,8 @@ def _conflicts(roles: t.Sequence[Item], databases: t.Sequence[Item], state: Stat
         found = state["databases"].get(database["name"])
         if found and found["encoding"] != database["encoding"]:
             problems.append(
-                f"database {database['name']} has the encoding {found['encoding']} and not {database['encoding']}, and it cannot be changed in place; "
-                f"write encoding: {found['encoding']}, or dump the database and load it into a new one"
+                f"database {database['name']} has the encoding {found['encoding']} and not {database['encoding']}, and it cannot be "
+                f"changed in place; write encoding: {found['encoding']}, or dump the database and load it into a new one"
             )
         if state["extensions"] is not None:
             for extension in sorted(set(database["extensions"]) - set(state["extensions"])):
@@ -350,7 +365,8 @@ def _plan_inside(database: Item, found: State, plan: Plan) -> None:
         missing = extension not in found["extensions"]
         if missing:
             statements.append(f"CREATE EXTENSION IF NOT EXISTS {quote_identifier(extension)} CASCADE;")
-        _report(plan, "extension", f"{name}: {extension}", "created" if missing else "unchanged", {"state": ("absent", "present")} if missing else {})
+        changes: t.Dict[str, t.Tuple[t.Any, t.Any]] = {"state": ("absent", "present")} if missing else {}
+        _report(plan, "extension", f"{name}: {extension}", "created" if missing else "unchanged", changes)
     if statements:
         plan.inside[name] = statements
 

@@ -69,7 +69,7 @@ def _check_addresses(addresses: t.Sequence[str], found: t.List[str]) -> bool:
         try:
             address = ipaddress.ip_address(text)
         except ValueError:
-            found.append(f"postgres_listen_addresses: {text!r} is not an address; write the addresses of this host that clients reach it by")
+            found.append(f"postgres_listen_addresses: {text!r} is not an address; write those of this host that clients reach it by")
             continue
         if address.is_unspecified:
             found.append(f"postgres_listen_addresses: {text} is every address there is; write the ones that clients reach this host by")
@@ -138,16 +138,19 @@ def _check_objects(roles: t.Sequence[t.Mapping[str, t.Any]], databases: t.Sequen
         for item in items:
             if not NAME.fullmatch(str(item["name"])):
                 found.append(
-                    f"postgres_{kind}: the name {item['name']!r} is not usable everywhere; write small letters, digits, _ and -, beginning with a letter"
+                    f"postgres_{kind}: the name {item['name']!r} is not usable everywhere; "
+                    "write small letters, digits, _ and -, beginning with a letter"
                 )
-    found.extend(f"postgres_roles, postgres_databases: {problem}" for problem in check_wanted(list(map(dict, roles)), list(map(dict, databases))))
+    wanted = check_wanted([dict(role) for role in roles], [dict(database) for database in databases])
+    found.extend(f"postgres_roles, postgres_databases: {problem}" for problem in wanted)
     present = {role["name"] for role in roles if role.get("state", "present") == "present"}
     for role in roles:
         if role.get("login", True) and role["name"] in present and role.get("password") is None:
             found.append(f"postgres_roles: role {role['name']} has no password; give it one, or login: false")
     for database in databases:
         if database["owner"] not in present:
-            found.append(f"postgres_databases: database {database['name']} is owned by {database['owner']}; list that role in postgres_roles")
+            where = f"postgres_databases: database {database['name']}"
+            found.append(f"{where} is owned by {database['owner']}; list that role in postgres_roles")
         for extension in database.get("extensions") or []:
             if not EXTENSION.fullmatch(str(extension)):
                 found.append(f"postgres_databases: database {database['name']}: {extension!r} is no name of an extension, such as pg_trgm")

@@ -14,8 +14,8 @@ author:
   - The founders of civitas.hosting (@civitas-hosting)
 description:
   - Creates a cluster of C(postgresql-common) when it does not exist, with data checksums, UTF-8 and a locale that sorts by code point.
-  - Turns data checksums on in a cluster that has never been started, such as the one that the distribution's packages create. It takes a moment
-    then. Nothing in a cluster that has run is changed.
+  - Turns data checksums on in a cluster that has never been started, such as the one that the distribution's packages create. It takes a
+    moment then. Nothing in a cluster that has run is changed.
   - It does not start the server.
 attributes:
   check_mode:
@@ -116,7 +116,8 @@ def main() -> None:
     elif not os.path.exists(os.path.join(directory, "postmaster.opts")) and lacks_checksums(module, binaries, directory):
         action = "checksums"
         if not module.check_mode:
-            module.run_command(["runuser", "-u", "postgres", "--", f"{binaries}/pg_checksums", "--enable", "-D", directory], check_rc=True, cwd="/")
+            command = ["runuser", "-u", "postgres", "--", f"{binaries}/pg_checksums", "--enable", "-D", directory]
+            module.run_command(command, check_rc=True, cwd="/")
     after = {"exists": True, "checksums": True}
     before = {"exists": action != "created", "checksums": False} if action != "unchanged" else after
     module.exit_json(changed=action != "unchanged", action=action, data_directory=directory, diff={"before": before, "after": after})

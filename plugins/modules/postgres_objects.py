@@ -27,7 +27,8 @@ attributes:
     support: full
 options:
   data_directory:
-    description: The data directory of the server, such as C(/var/lib/postgresql/17/main). Port and socket of the running server are read there.
+    description:
+      - The data directory of the server, such as C(/var/lib/postgresql/17/main). Port and socket of the running server are read there.
     type: path
     required: true
   roles:
@@ -180,7 +181,7 @@ class Server:
     def __init__(self, data_directory: str) -> None:
         version = _read(os.path.join(data_directory, "PG_VERSION"))
         if version is None:
-            raise NotRunning(f"there is no PostgreSQL in {data_directory}; install it and create the cluster first, or correct data_directory")
+            raise NotRunning(f"there is no PostgreSQL in {data_directory}; create the cluster first, or correct data_directory")
         self.socket_directory, self.port = self._wait_until_ready(data_directory)
         # The wrapper in the search path costs more time than the query.
         own = f"/usr/lib/postgresql/{version[0]}/bin/psql"
@@ -230,7 +231,7 @@ class Server:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise objects.ObjectsError(f"PostgreSQL gave no answer within {STATEMENT_SECONDS} s; look for locks in pg_stat_activity") from None
+            raise objects.ObjectsError(f"PostgreSQL gave no answer within {STATEMENT_SECONDS} s; see pg_stat_activity for locks") from None
         if done.returncode != 0:
             raise objects.ObjectsError(f"PostgreSQL says, in database {database}: {_message(done.stderr.decode('utf-8', 'replace'))}")
         return done.stdout.decode("utf-8")

@@ -82,9 +82,11 @@ def test_a_system_user_is_no_database_user(host):
 
 
 def test_only_the_owner_may_connect_even_past_the_access_rules(host):
-    query = "SELECT r, d, has_database_privilege(r, d, 'CONNECT') FROM unnest(ARRAY['records', 'other']) r, unnest(ARRAY['records', 'other-db']) d ORDER BY 1, 2"
+    pairs = "unnest(ARRAY['records', 'other']) r, unnest(ARRAY['records', 'other-db']) d"
+    query = f"SELECT r, d, has_database_privilege(r, d, 'CONNECT') FROM {pairs} ORDER BY 1, 2"
     assert ask(host, query).split() == ["other|other-db|t", "other|records|f", "records|other-db|f", "records|records|t"]
-    assert ask(host, "SELECT has_schema_privilege('other', 'public', 'CREATE'), has_schema_privilege('records', 'public', 'CREATE')", "records") == "f|t"
+    query = "SELECT has_schema_privilege('other', 'public', 'CREATE'), has_schema_privilege('records', 'public', 'CREATE')"
+    assert ask(host, query, "records") == "f|t"
 
 
 def test_roles_are_as_asked_for(host):
@@ -98,10 +100,12 @@ def test_passwords_are_stored_as_scram_only(host):
 
 
 def test_databases_have_their_owner_encoding_order_and_extensions(host):
-    query = "SELECT datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate FROM pg_database WHERE datname ~ '^(rec|oth)' ORDER BY 1"
-    assert ask(host, query).split() == ["other-db|other|UTF8|C.UTF-8", "records|records|UTF8|C.UTF-8"]
+    columns = "datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate"
+    found = ask(host, f"SELECT {columns} FROM pg_database WHERE datname ~ '^(rec|oth)' ORDER BY 1")
+    assert found.split() == ["other-db|other|UTF8|C.UTF-8", "records|records|UTF8|C.UTF-8"]
     assert set(ask(host, "SELECT extname FROM pg_extension", "records").split()) == {"plpgsql", "pg_trgm", "cube", "earthdistance"}
-    assert ask(host, "SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_trgm'", "records") == "public"
+    query = "SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_trgm'"
+    assert ask(host, query, "records") == "public"
 
 
 def test_the_owner_can_work(host):
@@ -176,6 +180,7 @@ def run_role(host, verbosity):
     scenario = os.environ["MOLECULE_SCENARIO_DIRECTORY"]
     name = host.backend.get_hostname()
     command = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", os.environ["MOLECULE_INVENTORY_FILE"]]
-    done = subprocess.run([*command, "--limit", name, "--diff", verbosity, f"{scenario}/converge.yml"], capture_output=True, text=True, check=False)
+    command += ["--limit", name, "--diff", verbosity, f"{scenario}/converge.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     return done.stdout + done.stderr

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 # What PostgreSQL 17 stored for this password (SET password_encryption = 'scram-sha-256'; CREATE ROLE x PASSWORD ...).
 KNOWN_PASSWORD = "it's a \\ password"
-KNOWN_VERIFIER = "SCRAM-SHA-256$4096:OO6Zq+zDDl0F3nb5j+Vo7g==$LR3ST6IYHr6pI5lvHegvhceNMaTlDWt0IwqWE71Au/U=:3/yfGvKGfrLNx4a3AxXYoUfxrqACEJkROh6eFyzoa4Q="
+KNOWN_VERIFIER = (
+    "SCRAM-SHA-256$4096:OO6Zq+zDDl0F3nb5j+Vo7g==$"
+    "LR3ST6IYHr6pI5lvHegvhceNMaTlDWt0IwqWE71Au/U=:3/yfGvKGfrLNx4a3AxXYoUfxrqACEJkROh6eFyzoa4Q="
+)
 
 any_text = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
 awkward_text = st.text("'\"\\\n\r\t$;-:äE ab", max_size=30)
@@ -104,7 +107,8 @@ def test_a_verifier_is_redacted():
 
 
 def role(name="app", **values):
-    return {"name": name, "password": None, "login": True, "createdb": False, "connection_limit": -1, "member_of": None, "state": "present", **values}
+    attributes = {"password": None, "login": True, "createdb": False, "connection_limit": -1, "member_of": None, "state": "present"}
+    return {"name": name, **attributes, **values}
 
 
 def database(name="app", owner="app", **values):
@@ -112,7 +116,8 @@ def database(name="app", owner="app", **values):
 
 
 def found_role(**values):
-    return {"login": True, "createdb": False, "connection_limit": -1, "verifier": None, "privileged": False, "member_of": [], **values}
+    attributes = {"login": True, "createdb": False, "connection_limit": -1, "verifier": None, "privileged": False}
+    return {**attributes, "member_of": [], "holds": [], **values}
 
 
 def state(roles=None, databases=None, **values):
@@ -143,7 +148,8 @@ def test_nothing_to_do_is_nothing():
 
 
 def test_everything_is_made_on_a_fresh_server():
-    plan = objects.make_plan([role("grp", login=False), role(password="p", member_of=["grp"])], [database(extensions=["ltree"])], state(), {})
+    roles = [role("grp", login=False), role(password="p", member_of=["grp"])]
+    plan = objects.make_plan(roles, [database(extensions=["ltree"])], state(), {})
     assert actions(plan) == {
         ("role", "grp"): "created",
         ("role", "app"): "created",
@@ -209,6 +215,9 @@ def test_all_conflicts_are_named_at_once_and_before_any_change():
             [role(member_of=["nobody"])], [database(extensions=["pg_trmg"]), database("other", owner="ghost")], found, {"app": INSIDE}
         )
     text = str(error.value)
+    found["roles"]["old"] = found_role(holds=["records"])
+    with pytest.raises(objects.ObjectsError, match="role old cannot be dropped, as it owns or may use something in records"):
+        objects.make_plan([role("old", state="absent")], [], found, {})
     for part in ("member of nobody", "encoding SQL_ASCII", "no extension pg_trmg", "owned by ghost"):
         assert part in text
 
@@ -244,4 +253,5 @@ def test_names_never_leave_their_quotes(name, owner):
         return
     plan = objects.make_plan([role(owner)], [database(name, owner=owner)], state(), {})
     assert plan.roles[0].startswith(f"CREATE ROLE {objects.quote_identifier(owner)} LOGIN")
-    assert plan.databases[0].startswith(f"CREATE DATABASE {objects.quote_identifier(name)} OWNER {objects.quote_identifier(owner)} TEMPLATE")
+    quoted = objects.quote_identifier(owner)
+    assert plan.databases[0].startswith(f"CREATE DATABASE {objects.quote_identifier(name)} OWNER {quoted} TEMPLATE")

@@ -14,7 +14,7 @@ GOOD = {
     "memory_share": 0.5,
     "max_connections": 100,
     "disk": "ssd",
-    "settings": {"work_mem": "8MB", "jit": False, "shared_preload_libraries": ["pg_stat_statements", "auto_explain"], "pg_stat_statements.max": 500},
+    "settings": {"work_mem": "8MB", "jit": False, "shared_preload_libraries": ["pg_stat_statements"], "pg_stat_statements.max": 500},
     "roles": [{"name": "app", "password": "canary-4711"}, {"name": "readers", "login": False}],
     "databases": [{"name": "app", "owner": "app", "extensions": ["pg_trgm", "uuid-ossp"]}],
 }
