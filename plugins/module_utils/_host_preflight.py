@@ -347,7 +347,8 @@ def _judge_names(host: Mapping[str, Any]) -> list[Finding]:
     hostname = host["hostname"]
     labels = hostname.split(".")
     if hostname.partition(".")[0] == "localhost" or len(hostname) > 64 or not all(_LABEL.match(label) for label in labels):
-        findings.append(_problem("host name", "letters, digits, hyphens; not localhost", hostname or "none", "hostnamectl set-hostname NAME"))
+        findings.append(_problem("host name", "letters, digits, hyphens; not localhost", hostname or "none",
+                                 "hostnamectl set-hostname NAME"))
     return findings
 
 

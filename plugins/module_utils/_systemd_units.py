@@ -204,6 +204,10 @@ def plan(wanted: Wanted, found: Found, booted: bool = True) -> Plan:
     if found.masked and wanted.masked is None and (wanted.enabled or wanted.state not in (None, "stopped")):
         result.problem = "%s is masked; write 'masked: false' to lift the mask, or drop enabled and state." % wanted.name
         return result
+    if wanted.masked and not found.masked and found.path.startswith("/etc/systemd/system/"):
+        result.problem = "%s cannot be masked: its file is where the mask belongs. Remove %s, or write 'enabled: false'." % (
+            wanted.name, found.path)
+        return result
     if found.file == "bad":
         result.problem = "%s has an invalid unit file. Run: systemd-analyze verify %s" % (wanted.name, found.path or wanted.name)
         return result
@@ -276,7 +280,7 @@ class Manager:
             return {}
         if not self.booted:
             return {name: self._read_file_state(name) for name in names}
-        rc, out, err = self.run([self.systemctl, "show", "--no-pager", "--property=" + ",".join(PROPERTIES), "--"] + list(names))
+        rc, out, err = self.run([self.systemctl, "show", "--no-pager", "--property=" + ",".join(PROPERTIES), "--", *names])
         blocks = parse_show(out)
         if rc != 0 or len(blocks) != len(names):
             raise UnitError(["systemctl show answered for %d of %d units: %s" % (len(blocks), len(names), err.strip() or "no message")])
@@ -291,23 +295,23 @@ class Manager:
         return units
 
     def _read_file_state(self, name: str) -> Found:
-        rc, out, err = self.run([self.systemctl, "is-enabled", "--", name])
+        rc, out, _err = self.run([self.systemctl, "is-enabled", "--", name])
         state = out.strip().splitlines()[-1] if out.strip() else ""
         # systemd before 253 says so on standard error only.
         missing = state == "not-found" or (not state and rc != 0)
         return Found(id=name, load="not-found" if missing else "loaded", file="" if missing else state)
 
     def reload(self) -> None:
-        rc, dummy, err = self.run([self.systemctl, "daemon-reload"])
+        rc, _out, err = self.run([self.systemctl, "daemon-reload"])
         if rc != 0:
             raise UnitError(["systemctl daemon-reload failed: %s" % err.strip()])
 
     def call(self, verb: str, ids: Sequence[str]) -> tuple[int, str]:
-        rc, out, err = self.run([self.systemctl, verb, "--"] + list(ids))
+        rc, out, err = self.run([self.systemctl, verb, "--", *ids])
         return rc, (err.strip() or out.strip())
 
     def journal(self, unit: str) -> str:
-        dummy, out, err = self.run([self.journalctl, "--no-pager", "--output=short-iso", "--lines=20", "--unit=" + unit])
+        _rc, out, err = self.run([self.journalctl, "--no-pager", "--output=short-iso", "--lines=20", "--unit=" + unit])
         return out.strip() or err.strip() or "(the journal has no line of it)"
 
 

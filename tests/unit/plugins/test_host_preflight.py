@@ -61,9 +61,11 @@ def change_disk(path, **values):
 
 
 LOCK = {"path": "/var/lib/dpkg/lock-frontend", "pid": "731", "command": "unattended-upgr"}
+ROCKY = 'ID=rocky\nVERSION_ID="9.4"\nPRETTY_NAME="Rocky Linux 9.4"\n'
+FOCAL = 'ID=ubuntu\nVERSION_ID="20.04"\nPRETTY_NAME="Ubuntu 20.04.6 LTS"\n'
 PROBLEMS = {
-    "another distribution": (change(os_release='ID=rocky\nVERSION_ID="9.4"\nPRETTY_NAME="Rocky Linux 9.4"\n'), "release", "Rocky Linux 9.4"),
-    "an ended release": (change(os_release='ID=ubuntu\nVERSION_ID="20.04"\nPRETTY_NAME="Ubuntu 20.04.6 LTS"\n'), "release", "since 2025-05-29"),
+    "another distribution": (change(os_release=ROCKY), "release", "Rocky Linux 9.4"),
+    "an ended release": (change(os_release=FOCAL), "release", "since 2025-05-29"),
     "a release to come": (change(os_release='ID=debian\nVERSION_ID="14"\nPRETTY_NAME="Debian 14"\n'), "release", "Debian 14"),
     "testing has no number": (change(os_release='ID=debian\nPRETTY_NAME="Debian forky/sid"\n'), "release", "forky"),
     "no os-release": (change(os_release=""), "release", "no /etc/os-release"),
@@ -156,8 +158,8 @@ def test_a_clock_without_comparison_is_not_judged(host):
 
 
 def test_every_supported_release_is_in_the_table_and_has_a_fixture():
-    found = {(values["ID"], values["VERSION_ID"]) for values in (preflight.parse_os_release(load(system)["os_release"]) for system in SYSTEMS)}
-    assert found == set(preflight.SUPPORTED)
+    releases = [preflight.parse_os_release(load(system)["os_release"]) for system in SYSTEMS]
+    assert {(values["ID"], values["VERSION_ID"]) for values in releases} == set(preflight.SUPPORTED)
     assert set(preflight.SUPPORTED) <= set(preflight.RELEASES)
 
 

@@ -157,6 +157,7 @@ def test_a_linked_unit_without_install_section_gets_a_note():
         ({"enabled": True}, {"load": "bad-setting", "load_error": "no ExecStart", "path": "/etc/systemd/system/x.service"},
          "no ExecStart. Run: systemd-analyze verify /etc/systemd/system/x.service"),
         ({"state": "reloaded"}, RUNS, "write 'state: restarted'"),
+        ({"masked": True}, {"path": "/etc/systemd/system/x.service"}, "Remove /etc/systemd/system/x.service, or write 'enabled: false"),
     ],
 )
 def test_problems_say_what_to_do(wanted, host, words):
