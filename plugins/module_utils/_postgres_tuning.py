@@ -75,7 +75,7 @@ def tune(memory_mb: int, cpus: int, share: float = 0.5, max_connections: int = 1
 
 def _steady(memory: int) -> int:
     """Round down to four significant binary digits: a new kernel that counts some MiB less must not ask for a restart of the server."""
-    step = max(1, 2 ** (memory.bit_length() - 1) // 16)
+    step = 1 << max(0, memory.bit_length() - 5)
     return memory // step * step
 
 
