@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 # What PostgreSQL 17 stored for this password (SET password_encryption = 'scram-sha-256'; CREATE ROLE x PASSWORD ...).
 KNOWN_PASSWORD = "it's a \\ password"
 KNOWN_VERIFIER = (
-    "SCRAM-SHA-256$4096:OO6Zq+zDDl0F3nb5j+Vo7g==$"
-    "LR3ST6IYHr6pI5lvHegvhceNMaTlDWt0IwqWE71Au/U=:3/yfGvKGfrLNx4a3AxXYoUfxrqACEJkROh6eFyzoa4Q="
+    "SCRAM-SHA-256$4096:OO6Zq+zDDl0F3nb5j+Vo7g==$LR3ST6IYHr6pI5lvHegvhceNMaTlDWt0IwqWE71Au/U=:3/yfGvKGfrLNx4a3AxXYoUfxrqACEJkROh6eFyzoa4Q="
 )
 
 any_text = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
@@ -25,7 +24,7 @@ def read_identifier(sql: str) -> str:
     while True:
         if sql[position] != '"':
             result, position = result + sql[position], position + 1
-        elif sql[position:position + 2] == '""':
+        elif sql[position : position + 2] == '""':
             result, position = result + '"', position + 2
         else:
             assert position == len(sql) - 1, "the identifier ends early"
@@ -42,7 +41,7 @@ def read_literal(sql: str, standard_conforming: bool) -> str:
         if escapes and sql[position] == "\\":
             assert sql[position + 1] == "\\", "an escape that is not a backslash"
             result, position = result + "\\", position + 2
-        elif sql[position:position + 2] == "''":
+        elif sql[position : position + 2] == "''":
             result, position = result + "'", position + 2
         elif sql[position] == "'":
             assert position == len(sql) - 1, "the literal ends early"
