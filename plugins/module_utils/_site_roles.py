@@ -88,7 +88,9 @@ def describe(spec: t.Mapping[str, t.Any]) -> str:
         wanted = "one of " + ", ".join(str(choice) for choice in spec["choices"])
     description = spec.get("description") or ""
     first = description[0] if isinstance(description, (list, tuple)) and description else description
-    return f"Write {wanted}. {' '.join(str(first).split())}".strip()
+    # C(name) and its like are for pages.
+    told = re.sub(r"\b[A-Z]\(([^()]*)\)", r"\1", " ".join(str(first).split()))
+    return f"Write {wanted}. {told}".strip()
 
 
 def check_missing(option: str, spec: t.Mapping[str, t.Any], names: t.Iterable[str]) -> Finding:

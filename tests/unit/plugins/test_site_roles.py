@@ -7,7 +7,7 @@ import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _site_roles as roles
 
 CANARY = "canary-1f9c7a"
-PORT = {"type": "int", "description": ["The port. More text."]}
+PORT = {"type": "int", "description": ["The port of V(x). More text."]}
 DATABASES = {
     "type": "list",
     "elements": "dict",
@@ -39,7 +39,7 @@ def test_fitting_values(spec, value):
 @pytest.mark.parametrize(
     ("spec", "value", "problem", "remedy"),
     [
-        (PORT, "eighty", "is 'eighty' and does not fit", "Write a whole number. The port. More text."),
+        (PORT, "eighty", "is 'eighty' and does not fit", "Write a whole number. The port of x. More text."),
         (PORT, None, "is empty", "Remove the line for the default."),
         ({"type": "bool"}, "perhaps", "is 'perhaps' and does not fit", "Write true or false."),
         ({"type": "str", "choices": ["lax", "strict"]}, "loose", "is 'loose' and does not fit", "Write one of lax, strict."),
