@@ -29,14 +29,15 @@ class StoreError(Exception):
 
 
 class Owner(t.NamedTuple):
-    """Who may read a key: names of a user and a group. The mode is 0640 when the group is not root, else 0600."""
+    """Who may read a key: names of a user and a group. The mode is 0640 for a key of root that a group may read, else 0600."""
 
     user: str
     group: str
 
     @property
     def mode(self) -> int:
-        return 0o600 if self.group == "root" else 0o640
+        # PostgreSQL for one refuses a key of its own user that its group may read.
+        return 0o640 if self.user == "root" != self.group else 0o600
 
     def ids(self) -> t.Tuple[int, int]:
         try:

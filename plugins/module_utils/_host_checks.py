@@ -138,17 +138,19 @@ def probe_no_failed_units(check: Check) -> Result:
 
 
 def probe_command(check: Check) -> Result:
-    """V(command) (a list) exits with V(rc) (0 unless given) and its output matches V(stdout) (a regular expression), if given."""
+    """V(command) (a list) exits with V(rc) (0 unless given) and its output, without the white space around it, matches V(stdout), if given."""
     if isinstance(check["command"], str):
         raise CheckError(f"check {check['id']}: command must be a list of words")
     rc, out, err = _run(check["command"], check)
     wanted = int(check.get("rc", 0))
     if rc != wanted:
         return False, f"exit code {rc}, wanted {wanted}: {(err or out).strip()[-300:]}"
+    out = out.strip()
     pattern = check.get("stdout")
-    if pattern is not None and not re.search(pattern, out, re.MULTILINE):
-        return False, f"output does not match {pattern!r}: {out.strip()[:300]}"
-    return True, out.strip().splitlines()[0] if out.strip() else f"exit code {rc}"
+    if pattern is None:
+        return True, out.splitlines()[0] if out else f"exit code {rc}"
+    found = re.search(pattern, out, re.MULTILINE)
+    return (True, found[0][:200]) if found else (False, f"output does not match {pattern!r}: {out[:300]}")
 
 
 # Network

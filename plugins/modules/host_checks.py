@@ -28,7 +28,8 @@ options:
         type.
       - V(service) - V(units) are active and, unless V(enabled) is V(false), enabled.
       - V(no_failed_units) - no systemd unit has failed.
-      - V(command) - V(command) (a list) exits with V(rc) (0) and its output matches the regular expression V(stdout).
+      - V(command) - V(command) (a list) exits with V(rc) (0) and its output, without the white space around it, matches the
+        regular expression V(stdout).
       - V(tcp_listen) - V(port) answers on all V(addresses).
       - V(http) - V(url) answers with V(status) and a body that matches V(body); V(ca_file) is the trust store, V(connect_to) the address.
       - V(exposure) - only V(ports) (declarations) listen beyond loopback; ports that containers publish are included.

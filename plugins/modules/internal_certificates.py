@@ -45,7 +45,7 @@ options:
         type: str
         default: root
       group:
-        description: The group that may read the key. The key's mode is V(0600) when this is V(root), else V(0640).
+        description: The group that may read the key when O(certificates[].owner) is V(root); the key's mode is V(0640) then, else V(0600).
         type: str
         default: root
       reload_units:

@@ -163,6 +163,8 @@ def test_containers_are_judged(containers: list[dict[str, str]], services: list[
         ({"command": ["false"]}, False),
         ({"command": ["false"], "rc": 1}, True),
         ({"command": ["echo", "a b"], "stdout": "^a b$"}, True),
+        ({"command": ["echo", "a b"], "stdout": r"\Aa b\Z"}, True),
+        ({"command": ["printf", "a\nb\n"], "stdout": "^b$"}, True),
         ({"command": ["echo", "a b"], "stdout": "c"}, False),
         ({"command": ["no-such-command-here"]}, False),
         ({"command": ["sleep", "5"], "timeout": 0.1}, False),
