@@ -7,7 +7,8 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME
 
 PYTHON ?= python3
-RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
+# exec: a signal for make reaches Python, which removes its hosts, and not a shell in between.
+RUN := exec env PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
 # The stamp carries the hash of the requirements: a changed file or a half-made environment is made anew.
 STAMP := .venv/.made-$(shell cksum < requirements-dev.txt | tr ' ' '-')
 LINK := .cache/collections/ansible_collections/civitas/hosting
@@ -41,7 +42,7 @@ docs: $(STAMP) $(LINK) ## regenerate the generated parts of the pages
 	@$(RUN) tools.pages
 
 clean: ## remove all hosts, the package cache, and everything made at run time
-	@if [ -x .venv/bin/python ]; then $(RUN) tools.bed down; fi
+	@if [ -x .venv/bin/python ]; then ($(RUN) tools.bed down); fi
 	rm -rf .venv .cache .demo .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(STAMP):

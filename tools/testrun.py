@@ -12,6 +12,8 @@ Two scenarios run at a time. Each one's output lies in .cache/logs/. The last li
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -22,8 +24,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,14 +84,19 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def execute(command: Sequence[str | Path], log: Path, *, cwd: Path = ROOT, env: dict[str, str] | None = None, append: bool = False) -> int:
-    """Run a command with its output in a log; returns its exit status. It and its children end when this process is stopped."""
+def execute(
+    command: Sequence[str | Path], log: Path, *, cwd: Path = ROOT, env: dict[str, str] | None = None, keep: Sequence[int] = ()
+) -> int:
+    """Run a command with its output in a log; returns its exit status. It and its children end when this process is stopped.
+
+    keep: file descriptors that it inherits.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab" if append else "wb") as handle:
+    with log.open("wb") as handle:
         handle.write(f"$ {' '.join(str(word) for word in command)}\n".encode())
         handle.flush()
         if _stopping.is_set():
-            raise KeyboardInterrupt
+            raise Failure("stopped")
         process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
@@ -98,26 +105,48 @@ def execute(command: Sequence[str | Path], log: Path, *, cwd: Path = ROOT, env: 
             cwd=cwd,
             env={**_environment(), **(env or {})},
             start_new_session=True,
+            pass_fds=keep,
         )
         _running.add(process)
         try:
-            return process.wait()
+            status = process.wait()
         finally:
             _running.discard(process)
+    if _stopping.is_set():
+        raise Failure("stopped")
+    return status
+
+
+def _with_descendants(pids: Sequence[int]) -> list[int]:
+    """Processes and all that they started. A process group is not enough: Ansible's workers have sessions of their own."""
+    children: dict[int, list[int]] = {}
+    for line in bed.run("ps", "-e", "-o", "pid=,ppid=").stdout.splitlines():
+        pid, parent = map(int, line.split())
+        children.setdefault(parent, []).append(pid)
+    found = list(pids)
+    for pid in found:
+        found += children.get(pid, [])
+    return found
 
 
 def _stop_everything() -> None:
-    """End the process groups that this run started."""
+    """End the processes that this run started."""
     _stopping.set()
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        for process in list(_running):
-            try:
-                os.killpg(process.pid, sign)
-            except ProcessLookupError:
-                continue
-        end = time.monotonic() + 5
-        while _running and time.monotonic() < end:
+    victims = _with_descendants([process.pid for process in _running])
+    for sign, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
+        end = time.monotonic() + patience
+        while time.monotonic() < end and any(_alive(pid) for pid in victims):
             time.sleep(0.1)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def tail(log: Path, until: str = "") -> str:
@@ -326,7 +355,20 @@ def _clean(name: str) -> None:
     bed.leftovers(f"{LABEL}={bed.CHECKOUT}", f"{LABEL}.scenario={name}")
 
 
-def scenario(name: str, distros: Sequence[str], command: str = "test") -> str:
+@contextlib.contextmanager
+def _only_run(name: str) -> Iterator[int]:
+    """Hold the lock of a scenario. Molecule inherits it: if this process is killed, Molecule goes on, and the lock holds."""
+    path = CACHE / "molecule" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failure("another run of this scenario is going on in this checkout: wait for its end, or end it") from None
+        yield handle.fileno()
+
+
+def scenario(name: str, distros: Sequence[str]) -> str:
     """One scenario from nothing to nothing."""
     log = LOGS / f"molecule-{name}.log"
     folder = SCENARIOS / name
@@ -343,18 +385,18 @@ def scenario(name: str, distros: Sequence[str], command: str = "test") -> str:
     if distros:
         words += ["-c", ROOT / ".config/molecule/config.yml", "-c", _platforms_file(distros)]
         environment["CIVITAS_BED_DISTRO"] = distros[0]
-    words += [command, "-s", name]
-    if command in ("test", "destroy"):
+    words += ["test", "-s", name]
+    with _only_run(name) as lock:
         _clean(name)
         shutil.rmtree(CACHE / "molecule" / name, ignore_errors=True)
-    try:
-        status = execute(words, log, env=environment)
-    finally:
-        if command == "test":
+        try:
+            status = execute(words, log, env=environment, keep=[lock])
+        finally:
             _clean(name)
     if status != 0:
         text = log.read_text(errors="replace")
         steps = re.findall(r"^(?:ERROR|CRITICAL)\s+\[\S+ > (\w+)\]", text, re.M)
+        print(tail(log, r"^CRITICAL (?!'molecule/default)"), flush=True)
         raise Failure(f"in {steps[0]}" if steps else f"exit status {status}")
     return ""
 
@@ -403,16 +445,11 @@ def run_scenarios(names: Sequence[str], distros: Sequence[str]) -> list[Result]:
         return [Result(f"molecule/{name}", FAILED, reason=" ".join(str(error).split())) for name in names]
     results = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        jobs: dict[Future[Result], str] = {
-            pool.submit(measure, f"molecule/{name}", functools.partial(scenario, name, distros)): name for name in names
-        }
+        jobs = [pool.submit(measure, f"molecule/{name}", functools.partial(scenario, name, distros)) for name in names]
         try:
             for job in as_completed(jobs):
-                result = job.result()
-                results.append(result)
-                _remember([result])
-                if result.state == FAILED:
-                    print(tail(LOGS / f"molecule-{jobs[job]}.log", r"^CRITICAL (?!'molecule/default)"), flush=True)
+                results.append(job.result())
+                _remember(results[-1:])
         except KeyboardInterrupt:
             for job in jobs:
                 job.cancel()
