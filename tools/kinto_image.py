@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import json
@@ -97,6 +98,14 @@ def save(image: str, archive: Path) -> None:
 
 def ensure_archive() -> dict[str, str]:
     """Returns {image, archive, sha256, id}, building what is missing. Raises bed.BedError."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # Two scenarios that start together build it once.
+    with (CACHE / "kinto.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _ensure_archive()
+
+
+def _ensure_archive() -> dict[str, str]:
     release = version()
     archive = CACHE / f"kinto-{release}.tar.gz"
     record = CACHE / f"kinto-{release}.json"

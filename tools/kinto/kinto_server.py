@@ -96,9 +96,14 @@ def main() -> int:
     arguments = parser.parse_args()
     if not Path(INI).is_file():
         return fail(f"no configuration: mount one to {INI}")
-    if arguments.command == "create-admin":
-        return create_admin(arguments.name)
-    return {"serve": serve, "migrate": migrate, "healthcheck": healthcheck}[arguments.command]()
+    if arguments.command in ("serve", "healthcheck"):
+        return {"serve": serve, "healthcheck": healthcheck}[arguments.command]()
+    from kinto.core.storage.exceptions import BackendError
+
+    try:
+        return create_admin(arguments.name) if arguments.command == "create-admin" else migrate()
+    except BackendError as error:
+        return fail(f"the database cannot be used: {error}")
 
 
 if __name__ == "__main__":
