@@ -116,15 +116,14 @@ def bench(on_demo: bool) -> list[Figures]:
             CIVITAS_DEMO_HTTP_PORT="18080", CIVITAS_DEMO_SSH_PORT="12222",
         )  # fmt: skip
     # They read the environment when they are imported.
-    from tools import demo, kinto_image
+    from tools import demo
 
     bed.ensure_engine()
-    image = kinto_image.ensure_archive()
     if not on_demo:
         demo.down()
     try:
         demo.start_server()
-        command = demo.playbook_command("single.yml", image)
+        command = demo.playbook_command("single.yml")
         runs = [("check, unchanged", [*command, "--check"]), ("second run", command)]
         if not on_demo:
             runs = [("check, fresh host", [*command, "--check"]), ("first run", command), *runs]

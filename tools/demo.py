@@ -7,6 +7,7 @@ python -m tools.demo down    remove it with everything it generated
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -41,16 +42,18 @@ def port(inner: int) -> int:
 
 def up() -> None:
     bed.ensure_engine()
-    DIRECTORY.mkdir(mode=0o700, exist_ok=True)
-    image = kinto_image.ensure_archive()
     start_server()
-    run_playbook(image)
+    run_playbook()
     records = Records(NAME, port(443), DIRECTORY / "ca.pem", address="127.0.0.1")
     proven = prove(records)
     report(proven)
 
 
 def start_server() -> None:
+    """Everything up to the point where the playbook can run: keys, password, image archive, a server that answers over SSH."""
+    DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
+    image = kinto_image.ensure_archive()
+    (DIRECTORY / "image.json").write_text(json.dumps(image))
     key = DIRECTORY / "ssh_key"
     if not key.exists():
         bed.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "civitas demo", "-f", str(key))
@@ -109,18 +112,13 @@ def playbook_environment() -> dict[str, str]:
     }
 
 
-def playbook_command(playbook: str, image: dict[str, str], *options: str) -> list[str]:
-    """The command that a person would type; shown on failure."""
-    return [
-        str(Path(sys.executable).with_name("ansible-playbook")), str(ROOT / "playbooks" / playbook), "-i", str(INVENTORY),
-        "-e", f"app_demo_image={image['image']}", "-e", f"app_demo_archive={image['archive']}",
-        "-e", f"app_demo_archive_sha256={image['sha256']}", *options,
-    ]  # fmt: skip
+def playbook_command(playbook: str, *options: str) -> list[str]:
+    return [str(Path(sys.executable).with_name("ansible-playbook")), str(ROOT / "playbooks" / playbook), "-i", str(INVENTORY), *options]
 
 
-def run_playbook(image: dict[str, str]) -> None:
+def run_playbook() -> None:
     """Run single.yml, one line per task with the elapsed time; the whole output goes to a log."""
-    command = playbook_command("single.yml", image)
+    command = playbook_command("single.yml")
     log = DIRECTORY / "ansible.log"
     say("running playbooks/single.yml against inventories/demo over SSH")
     with log.open("w") as output, subprocess.Popen(

@@ -268,7 +268,6 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_ca_file": SiteVariable(False, check_path, '"{{ inventory_dir }}/ca.pem"'),
         "civitas_accept_internal_ca_until": SiteVariable(False, _policy.check_waiver, '"2030-01-31"'),
         # Where the demo inventory keeps what it generates.
-        "civitas_demo_dir": SiteVariable(False, check_path, '"{{ inventory_dir }}/.demo"'),
     }
 
 

@@ -35,7 +35,9 @@ class Demo:
     @staticmethod
     def make(target: str) -> subprocess.CompletedProcess[str]:
         # Not the make of the test run: its flags and job server are its own.
-        environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CIVITAS_STARTED")}
+        environment = {
+            key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CIVITAS_STARTED")
+        }
         return subprocess.run(
             ["make", target], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, check=False,
@@ -43,10 +45,10 @@ class Demo:
 
     @staticmethod
     def playbook(name: str, *options: str) -> subprocess.CompletedProcess[str]:
-        from tools import demo, kinto_image
+        from tools import demo
 
         return subprocess.run(
-            demo.playbook_command(name, kinto_image.ensure_archive(), *options), cwd=ROOT, env=demo.playbook_environment(),
+            demo.playbook_command(name, *options), cwd=ROOT, env=demo.playbook_environment(),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 import subprocess
 
-from tools import bench, demo as demonstration, kinto_image
+from tools import bench
+from tools import demo as demonstration
 
 from .conftest import DIRECTORY, ROOT, SETTINGS, Demo
 
@@ -35,7 +36,9 @@ def test_the_printed_credentials_open_the_application(demo: Demo) -> None:
 def test_the_printed_ssh_command_reaches_the_server(demo: Demo) -> None:
     command = re.search(r"ssh -i .* root@127\.0\.0\.1", demo.output)
     assert command
-    done = subprocess.run([*command[0].split(), "hostname"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command[0].split(), "hostname"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     assert done.stdout.strip() == SETTINGS["CIVITAS_DEMO_HOST"], done.stderr
 
 
@@ -58,9 +61,7 @@ def test_a_second_time_changes_nothing_and_stays_in_its_budget(demo: Demo) -> No
     assert done.returncode == 0, done.stdout
     recap = re.findall(r"changed=(\d+) +unreachable=(\d+) +failed=(\d+)", (DIRECTORY / "ansible.log").read_text())
     assert set(recap) == {("0", "0", "0")}
-    figures = bench.measure(
-        "second run", demonstration.playbook_command("single.yml", kinto_image.ensure_archive()), demonstration.playbook_environment()
-    )
+    figures = bench.measure("second run", demonstration.playbook_command("single.yml"), demonstration.playbook_environment())
     assert figures.changed == 0
     assert figures.module_calls <= 80, figures.calls
 

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from tools import bed, demo as demonstration
+
+from tools import bed
+from tools import demo as demonstration
 from tools.records import Records, Story
 
 from .conftest import DIRECTORY, SETTINGS, Demo
@@ -76,7 +78,9 @@ def cut_power(demo: Demo) -> None:
     [restart_container, kill_container, restart_database, restart_engine, restart_host, cut_power],
     ids=lambda fault: fault.__name__,
 )
-def test_the_service_comes_back_by_itself_with_the_record(demo: Demo, records: Records, story: Story, fault: Callable[[Demo], None]) -> None:
+def test_the_service_comes_back_by_itself_with_the_record(
+    demo: Demo, records: Records, story: Story, fault: Callable[[Demo], None]
+) -> None:
     before = start_of(demo)
     started = time.monotonic()
     fault(demo)

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+
 from tools import bed
 
 from .conftest import ROOT, SETTINGS, Demo
@@ -52,7 +53,9 @@ def test_the_database_wants_verified_tls_and_the_right_password(demo: Demo) -> N
     assert psql(demo, "127.0.0.1", "sslmode=disable", password) == ""
     assert psql(demo, "127.0.0.1", verified.replace("verify-full", "verify-ca"), "wrong") == ""
     assert psql(demo, "localhost", verified, password) == "t"
-    stored = demo.on_server("runuser", "-u", "postgres", "--", "psql", "-XAtc", "SELECT rolpassword ~ '^SCRAM-SHA-256' FROM pg_authid WHERE rolname = 'kinto'")
+    stored = demo.on_server(
+        "runuser", "-u", "postgres", "--", "psql", "-XAtc", "SELECT rolpassword ~ '^SCRAM-SHA-256' FROM pg_authid WHERE rolname = 'kinto'"
+    )
     assert stored == "t"
 
 
@@ -131,8 +134,16 @@ def _broken(demo: Demo, request: pytest.FixtureRequest) -> Iterator[str]:
             "systemctl stop stranger",
             "site.exposure",
         ),
-        ("systemd-run --unit=failing false; until systemctl is-failed failing; do :; done", "systemctl reset-failed failing", "base.failed_units"),
-        ("chmod 0 /etc/civitas/certificates; mv /etc/civitas/certificates /etc/civitas/c", "mv /etc/civitas/c /etc/civitas/certificates; chmod 755 /etc/civitas/certificates", "nginx.configuration"),
+        (
+            "systemd-run --unit=failing false; until systemctl is-failed failing; do :; done",
+            "systemctl reset-failed failing",
+            "base.failed_units",
+        ),
+        (
+            "chmod 0 /etc/civitas/certificates; mv /etc/civitas/certificates /etc/civitas/c",
+            "mv /etc/civitas/c /etc/civitas/certificates; chmod 755 /etc/civitas/certificates",
+            "nginx.configuration",
+        ),
     ],
     indirect=True,
     ids=lambda case: case[2],

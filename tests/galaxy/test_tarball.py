@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The collection as its users get it: built, installed into an empty project elsewhere, and run from there with only the installed files."""
+"""The collection as its users get it: built, installed into an empty project elsewhere, run from there with the installed files only."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tools import bed, kinto_image
 from tools.records import Records, Story
 

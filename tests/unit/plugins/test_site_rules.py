@@ -108,7 +108,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
-@pytest.mark.parametrize("name", [name for name in VARIABLES if name not in ("civitas_demo_dir",)])
+@pytest.mark.parametrize("name", list(VARIABLES))
 def test_hostile_values_are_refused_in_few_words(name, value):
     paths = ("civitas_secrets_file", "civitas_ca_file")
     if (name in paths and isinstance(value, str) and value.strip() and "\n" not in value and value.isprintable()) or (

@@ -366,7 +366,8 @@ def test_the_demo_inventory_is_valid(site):
         shutil.copytree(COLLECTION / part, site.collection / part, dirs_exist_ok=True)
     (site.root / "demo").mkdir()
     # What `make demo` knows only at run time.
-    known = ("-e", f"civitas_demo_dir={site.root}/demo", "-e", "app_demo_image=localhost/demo:1")
+    (site.root / "demo/image.json").write_text('{"image": "localhost/demo:1", "archive": "/demo.tar.gz", "sha256": "' + 64 * "0" + '"}')
+    known = ("-e", f"demo_dir={site.root}/demo")
     run = site.validate(*known, inventory=COLLECTION / "inventories/demo/hosts.yml")
     assert run.returncode == 0, run.output
     assert "hosts.yml is valid: 1 host," in run.output
