@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import os
+
+import pytest
+from ansible_collections.civitas.hosting.plugins.module_utils import _app_jobs as jobs
+from ansible_collections.civitas.hosting.plugins.module_utils import _compose_project as compose
+
+ONCE = {"name": "seed", "service": "web", "command": "seed", "run": "once"}
+EVERY = {"name": "migrate", "service": "web", "command": "migrate", "run": "every_release"}
+
+
+@pytest.mark.parametrize(
+    ("ledger", "release", "expected"),
+    [
+        ({}, "1", ["migrate", "seed"]),
+        ({"migrate": {"release": "1"}}, "1", ["seed"]),
+        ({"migrate": {"release": "1"}, "seed": {"release": "1"}}, "1", []),
+        ({"migrate": {"release": "1"}, "seed": {"release": "1"}}, "2", ["migrate"]),
+        # Back to an older release: its migration is asked again, which says by itself that there is nothing to do.
+        ({"migrate": {"release": "2"}, "seed": {"release": "1"}}, "1", ["migrate"]),
+        ({"migrate": {}, "seed": {}}, "1", ["migrate"]),
+    ],
+)
+def test_what_is_pending(ledger, release, expected):
+    assert [job["name"] for job in jobs.pending([EVERY, ONCE], ledger, release)] == expected
+
+
+def test_the_ledger_is_kept(tmp_path):
+    path = tmp_path / "jobs.json"
+    assert jobs.read(str(path)) == {}
+    jobs.write(str(path), {"seed": {"release": "1", "rc": 0}})
+    assert jobs.read(str(path)) == {"seed": {"release": "1", "rc": 0}}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["jobs.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_a_damaged_ledger_is_an_error_and_not_an_empty_one(tmp_path, content):
+    path = tmp_path / "jobs.json"
+    path.write_text(content)
+    with pytest.raises(jobs.JobsError, match=r"[Rr]estore it"):
+        jobs.read(str(path))
+
+
+def test_only_one_run_at_a_time(tmp_path):
+    path = str(tmp_path / "jobs.json")
+    with jobs.locked(path), pytest.raises(jobs.JobsError, match=f"process {os.getpid()}"), jobs.locked(path):
+        pass
+    with jobs.locked(path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [("migrate --all", ["migrate", "--all"]), ("a 'b c'", ["a", "b c"]), (["a", 1], ["a", "1"]), ("echo $X; rm", ["echo", "$X;", "rm"])],
+)
+def test_commands_are_lists(command, expected):
+    assert jobs.arguments(command) == expected
+
+
+def test_secrets_are_masked(tmp_path):
+    (tmp_path / "password").write_text("canary-password\n")
+    (tmp_path / "short").write_text("true")
+    (tmp_path / "app.ini").write_text(
+        "[app]\nurl = postgresql://me:canary%%40url@db/x?a=b\nhmac_secret = canary-hmac\nname = demonstration\n"
+    )
+    (tmp_path / "key.pem").write_text("-----BEGIN-----\nabc\n-----END-----\n")
+    secrets = compose.secret_values(str(tmp_path))
+    shown = compose.mask("true canary-password, postgresql://me:canary%%40url@db canary-hmac demonstration", secrets)
+    assert shown == "true ********, postgresql://me:********@db ******** demonstration"
+    assert compose.secret_values(str(tmp_path / "none")) == []
+
+
+def test_the_longest_secret_is_masked_first():
+    assert compose.mask("canary-and-more", ["canary-a", "canary-and-more"]) == "********"
+
+
+def test_a_replaced_file_is_found_by_what_the_container_sees(tmp_path):
+    """The container's root is a directory here; a hard link stands for the mount of the same file."""
+    (tmp_path / "root").mkdir()
+    source, seen = tmp_path / "secret", tmp_path / "root" / "secret"
+    source.write_text("first")
+    os.link(source, seen)
+    container = {
+        "State": {"Running": True, "Pid": 1},
+        "Mounts": [
+            {"Type": "bind", "Source": str(source), "Destination": "/secret"},
+            {"Type": "bind", "Source": str(tmp_path), "Destination": "/"},
+            {"Type": "bind", "Source": str(tmp_path / "gone"), "Destination": "/gone"},
+            {"Type": "volume", "Source": "/", "Destination": "/data"},
+        ],
+    }
+    root = str(tmp_path / "root")
+    assert compose.outdated_files(container, root) == []
+    replacement = tmp_path / "new"
+    replacement.write_text("second")
+    replacement.rename(source)
+    assert compose.outdated_files(container, root) == [str(source)]
+    assert compose.outdated_files({**container, "State": {"Running": False, "Pid": 0}}, root) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "health", "expected"),
+    [
+        ("running", "", True),
+        ("running", "healthy", True),
+        ("running", "starting", False),
+        ("running", "unhealthy", False),
+        ("exited", "", False),
+        ("restarting", "", False),
+    ],
+)
+def test_which_services_are_well(state, health, expected):
+    assert compose.well({"state": state, "health": health}) is expected
