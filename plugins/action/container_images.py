@@ -15,7 +15,7 @@ Result = t.Dict[str, t.Any]
 MODULE = "civitas.hosting.container_images"
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     TRANSFERS_FILES = True
 
     def run(self, tmp: t.Optional[str] = None, task_vars: t.Optional[Result] = None) -> Result:

@@ -99,7 +99,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._container_images 
 )
 
 
-def bring(module: AnsibleModule) -> dict:
+def bring(module: AnsibleModule) -> dict[str, object]:
     images, uploads = module.params["images"], module.params["uploads"] or {}
     problems = list_problems(images)
     if problems:
