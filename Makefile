@@ -18,7 +18,7 @@ LINK := .cache/collections/ansible_collections/civitas/hosting
 
 help: ## this list
 	@echo "civitas.hosting: make TARGET"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z].*:.*## / { printf "  %-22s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP) $(LINK) ## a whole server in a container, answering over HTTPS
 	@$(RUN) tools.demo up
