@@ -351,8 +351,9 @@ def _platforms_file(distros: Sequence[str]) -> Path:
 
 
 def _clean(name: str) -> None:
-    """Remove whatever hosts of a scenario are still there."""
+    """Remove whatever hosts of a scenario are still there, and Molecule's belief in them."""
     bed.leftovers(f"{LABEL}={bed.CHECKOUT}", f"{LABEL}.scenario={name}")
+    shutil.rmtree(CACHE / "molecule" / name, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -388,7 +389,6 @@ def scenario(name: str, distros: Sequence[str]) -> str:
     words += ["test", "-s", name]
     with _only_run(name) as lock:
         _clean(name)
-        shutil.rmtree(CACHE / "molecule" / name, ignore_errors=True)
         try:
             status = execute(words, log, env=environment, keep=[lock])
         finally:
