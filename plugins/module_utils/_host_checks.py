@@ -138,7 +138,7 @@ def probe_no_failed_units(check: Check) -> Result:
 
 
 def probe_command(check: Check) -> Result:
-    """V(command) (a list) exits with V(rc) (0 unless given) and its output, without the white space around it, matches V(stdout), if given."""
+    """V(command) (a list) exits with V(rc) (0 unless given); its output without the white space around it matches V(stdout), if given."""
     if isinstance(check["command"], str):
         raise CheckError(f"check {check['id']}: command must be a list of words")
     rc, out, err = _run(check["command"], check)

@@ -225,8 +225,13 @@ def _lock_holder(path: str) -> dict[str, str] | None:
 def judge(host: Mapping[str, Any], wanted: Wanted) -> list[Finding]:
     """All findings about a host (the result of `collect`), problems first."""
     findings = (
-        _judge_access(host) + _judge_release(host, wanted) + _judge_size(host, wanted) + _judge_file_systems(host, wanted)
-        + _judge_clock(host, wanted) + _judge_packages(host) + _judge_names(host)
+        _judge_access(host)
+        + _judge_release(host, wanted)
+        + _judge_size(host, wanted)
+        + _judge_file_systems(host, wanted)
+        + _judge_clock(host, wanted)
+        + _judge_packages(host)
+        + _judge_names(host)
     )
     return sorted(findings, key=lambda finding: finding.level != "problem")
 
@@ -240,8 +245,14 @@ def _judge_access(host: Mapping[str, Any]) -> list[Finding]:
     if not host["root"]:
         findings.append(_problem("privileges", "root", "another user", "set become: true for the play"))
     if not host["systemd"]:
-        findings.append(_problem("systemd", "running as init", "/run/systemd/system is missing",
-                                 "boot the host with systemd; in a container make it the first process"))
+        findings.append(
+            _problem(
+                "systemd",
+                "running as init",
+                "/run/systemd/system is missing",
+                "boot the host with systemd; in a container make it the first process",
+            )
+        )
     return findings
 
 
@@ -253,19 +264,38 @@ def _judge_release(host: Mapping[str, Any], wanted: Wanted) -> list[Finding]:
     release = RELEASES.get(key)
     findings = []
     if release and today > release.end:
-        findings.append(_problem("release", SUPPORTED_TEXT, "%s, without security updates since %s" % (found, release.end),
-                                 "install a supported release on a new host and move over"))
+        findings.append(
+            _problem(
+                "release",
+                SUPPORTED_TEXT,
+                "%s, without security updates since %s" % (found, release.end),
+                "install a supported release on a new host and move over",
+            )
+        )
     elif key not in SUPPORTED:
         findings.append(_problem("release", SUPPORTED_TEXT, found, "install one of these releases"))
     elif release:
         left = (release.end - today).days
         if left < WARN_DAYS:
-            findings.append(Finding("warning", "release", "security updates for %d more days" % WARN_DAYS,
-                                    "%s, which ends on %s" % (found, release.end), "plan the move to a newer release"))
+            findings.append(
+                Finding(
+                    "warning",
+                    "release",
+                    "security updates for %d more days" % WARN_DAYS,
+                    "%s, which ends on %s" % (found, release.end),
+                    "plan the move to a newer release",
+                )
+            )
         elif today > release.regular_end:
-            findings.append(Finding("warning", "release", "regular security support",
-                                    "%s, in long-term support until %s" % (found, release.end),
-                                    "plan the move to a newer release; some packages are no longer covered"))
+            findings.append(
+                Finding(
+                    "warning",
+                    "release",
+                    "regular security support",
+                    "%s, in long-term support until %s" % (found, release.end),
+                    "plan the move to a newer release; some packages are no longer covered",
+                )
+            )
     architecture = host["architecture"]
     if architecture not in ARCHITECTURES:
         findings.append(_problem("architecture", " or ".join(ARCHITECTURES), architecture or "unknown", "install a 64-bit system"))
@@ -281,8 +311,14 @@ def _judge_size(host: Mapping[str, Any], wanted: Wanted) -> list[Finding]:
         findings.append(_problem("processors", str(wanted.cpus), str(host["cpus"]), "give the host more cores, or lower the minimum"))
     total = host["file_systems"][wanted.disk_path]["total_mb"]
     if total < wanted.disk_gb * 1024 * SOLD_SIZE:
-        findings.append(_problem("disk of %s" % wanted.disk_path, "%d GB" % wanted.disk_gb, "%.1f GB" % (total / 1024.0),
-                                 "enlarge the file system, or lower the minimum"))
+        findings.append(
+            _problem(
+                "disk of %s" % wanted.disk_path,
+                "%d GB" % wanted.disk_gb,
+                "%.1f GB" % (total / 1024.0),
+                "enlarge the file system, or lower the minimum",
+            )
+        )
     return findings
 
 
@@ -297,17 +333,34 @@ def _judge_file_systems(host: Mapping[str, Any], wanted: Wanted) -> list[Finding
         if state["read_only"]:
             findings.append(_problem(subject, "writable", "read-only", "read the kernel log (dmesg) for disk errors, check it, remount it"))
         if state["free_mb"] < wanted.free_mb:
-            findings.append(_problem(subject, "%d MB free" % wanted.free_mb, "%d MB free" % state["free_mb"],
-                                     "remove or move files (du -x -h -d 2 %s), or enlarge it" % path))
+            findings.append(
+                _problem(
+                    subject,
+                    "%d MB free" % wanted.free_mb,
+                    "%d MB free" % state["free_mb"],
+                    "remove or move files (du -x -h -d 2 %s), or enlarge it" % path,
+                )
+            )
         elif state["free_mb"] * 100 < state["total_mb"] * LOW_PERCENT:
-            findings.append(Finding("warning", subject, "%d %% free" % LOW_PERCENT,
-                                    "%d %% free" % (state["free_mb"] * 100 // state["total_mb"]),
-                                    "remove or move files (du -x -h -d 2 %s), or enlarge it" % path))
+            findings.append(
+                Finding(
+                    "warning",
+                    subject,
+                    "%d %% free" % LOW_PERCENT,
+                    "%d %% free" % (state["free_mb"] * 100 // state["total_mb"]),
+                    "remove or move files (du -x -h -d 2 %s), or enlarge it" % path,
+                )
+            )
         # Some file systems (btrfs) make inodes as they need them and report none.
         if state["inodes"] and state["free_inodes"] * 100 < state["inodes"] * LOW_INODES_PERCENT:
-            findings.append(_problem(subject, "%d %% of the inodes free" % LOW_INODES_PERCENT,
-                                     "%d of %d free" % (state["free_inodes"], state["inodes"]),
-                                     "find the directory with countless small files: du -x --inodes -d 2 %s | sort -n" % path))
+            findings.append(
+                _problem(
+                    subject,
+                    "%d %% of the inodes free" % LOW_INODES_PERCENT,
+                    "%d of %d free" % (state["free_inodes"], state["inodes"]),
+                    "find the directory with countless small files: du -x --inodes -d 2 %s | sort -n" % path,
+                )
+            )
     return findings
 
 
@@ -315,9 +368,14 @@ def _judge_clock(host: Mapping[str, Any], wanted: Wanted) -> list[Finding]:
     offset = clock_offset(host, wanted)
     if offset is None or abs(offset) <= wanted.clock_tolerance:
         return []
-    return [_problem("clock", "within %d s of the controller" % wanted.clock_tolerance,
-                     "%d s %s" % (abs(offset), "ahead" if offset > 0 else "behind"),
-                     "find out which of the two is wrong and set it, for example: date --set @%d" % (wanted.controller_time or 0))]
+    return [
+        _problem(
+            "clock",
+            "within %d s of the controller" % wanted.clock_tolerance,
+            "%d s %s" % (abs(offset), "ahead" if offset > 0 else "behind"),
+            "find out which of the two is wrong and set it, for example: date --set @%d" % (wanted.controller_time or 0),
+        )
+    ]
 
 
 def clock_offset(host: Mapping[str, Any], wanted: Wanted) -> float | None:
@@ -330,11 +388,23 @@ def _judge_packages(host: Mapping[str, Any]) -> list[Finding]:
     unfinished = parse_packages(host["packages"])
     if unfinished or host["interrupted"]:
         found = ", ".join(unfinished[:5]) + (" and %d more" % (len(unfinished) - 5) if len(unfinished) > 5 else "")
-        findings.append(_problem("packages", "all completely installed", found or "dpkg was interrupted",
-                                 "run dpkg --configure -a, then apt-get --fix-broken install, and read their errors"))
+        findings.append(
+            _problem(
+                "packages",
+                "all completely installed",
+                found or "dpkg was interrupted",
+                "run dpkg --configure -a, then apt-get --fix-broken install, and read their errors",
+            )
+        )
     for lock in host["locks"]:
-        findings.append(_problem("package manager", "not in use", "%s (process %s) holds %s" % (lock["command"], lock["pid"], lock["path"]),
-                                 "wait for it to end, or raise the time to wait; never delete the lock file"))
+        findings.append(
+            _problem(
+                "package manager",
+                "not in use",
+                "%s (process %s) holds %s" % (lock["command"], lock["pid"], lock["path"]),
+                "wait for it to end, or raise the time to wait; never delete the lock file",
+            )
+        )
     return findings
 
 
@@ -342,13 +412,20 @@ def _judge_names(host: Mapping[str, Any]) -> list[Finding]:
     findings = []
     for name, known in host["names"].items():
         if not known:
-            findings.append(_problem("name resolution", "an address for %s" % name, "none",
-                                     "check /etc/resolv.conf and that the name servers can be reached: getent hosts %s" % name))
+            findings.append(
+                _problem(
+                    "name resolution",
+                    "an address for %s" % name,
+                    "none",
+                    "check /etc/resolv.conf and that the name servers can be reached: getent hosts %s" % name,
+                )
+            )
     hostname = host["hostname"]
     labels = hostname.split(".")
     if hostname.partition(".")[0] == "localhost" or len(hostname) > 64 or not all(_LABEL.match(label) for label in labels):
-        findings.append(_problem("host name", "letters, digits, hyphens; not localhost", hostname or "none",
-                                 "hostnamectl set-hostname NAME"))
+        findings.append(
+            _problem("host name", "letters, digits, hyphens; not localhost", hostname or "none", "hostnamectl set-hostname NAME")
+        )
     return findings
 
 

@@ -17,8 +17,20 @@ if TYPE_CHECKING:
     Run = Callable[[list[str]], tuple[int, str, str]]
 
 PROPERTIES = (
-    "Id", "LoadState", "LoadError", "UnitFileState", "ActiveState", "SubState", "Result", "NeedDaemonReload", "CanReload",
-    "FragmentPath", "SourcePath", "DropInPaths", "Type", "RemainAfterExit",
+    "Id",
+    "LoadState",
+    "LoadError",
+    "UnitFileState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "NeedDaemonReload",
+    "CanReload",
+    "FragmentPath",
+    "SourcePath",
+    "DropInPaths",
+    "Type",
+    "RemainAfterExit",
 )
 SUFFIXES = ("service", "socket", "timer", "target", "path", "mount", "automount", "swap", "slice", "scope", "device")
 # Where systemd looks, the strongest first.
@@ -191,22 +203,29 @@ def plan(wanted: Wanted, found: Found, booted: bool = True) -> Plan:
     result = Plan()
     if found.missing and not wanted.masked:
         if wanted.enabled or wanted.state not in (None, "stopped"):
-            result.problem = ("%s does not exist on this host; install the package that brings it, or correct the name "
-                              "(systemctl list-unit-files shows all)." % wanted.name)
+            result.problem = (
+                "%s does not exist on this host; install the package that brings it, or correct the name "
+                "(systemctl list-unit-files shows all)." % wanted.name
+            )
             result.actions = [verb for verb in ("enable" if wanted.enabled else "", _start_verb(wanted.state) if booted else "") if verb]
         else:
             result.notes.append("not on this host, which is as good as stopped and disabled")
         return result
     if found.load in ("bad-setting", "error"):
         result.problem = "%s cannot be loaded: %s. Run: systemd-analyze verify %s" % (
-            wanted.name, found.load_error or found.load, found.path or wanted.name)
+            wanted.name,
+            found.load_error or found.load,
+            found.path or wanted.name,
+        )
         return result
     if found.masked and wanted.masked is None and (wanted.enabled or wanted.state not in (None, "stopped")):
         result.problem = "%s is masked; write 'masked: false' to lift the mask, or drop enabled and state." % wanted.name
         return result
     if wanted.masked and not found.masked and found.path.startswith("/etc/systemd/system/"):
         result.problem = "%s cannot be masked: its file is where the mask belongs. Remove %s, or write 'enabled: false'." % (
-            wanted.name, found.path)
+            wanted.name,
+            found.path,
+        )
         return result
     if found.file == "bad":
         result.problem = "%s has an invalid unit file. Run: systemd-analyze verify %s" % (wanted.name, found.path or wanted.name)
@@ -431,21 +450,33 @@ def _judge(
             # systemctl is content with a unit whose conditions are not met, and forgets at once that there were any.
             plans[name].actions.remove(verb)
             plans[name].notes.append("does not run: a condition of the unit is not met on this host, or it ended at once")
-            report.warnings.append("%s does not run: a condition of the unit is not met, or it ended at once. See: journalctl -u %s" % (
-                name, name))
+            report.warnings.append(
+                "%s does not run: a condition of the unit is not met, or it ended at once. See: journalctl -u %s" % (name, name)
+            )
             continue
         if verb == "stop":
             failed = rc != 0 and unit.active not in ("inactive", "failed")
         else:
             failed = unit.active == "failed" or unit.sub.startswith("auto-restart") or (rc != 0 and not unit.running)
         if failed:
-            failures.append("%s could not be %s (%s, %s%s).%s Its last journal lines:\n%s" % (
-                name, MARKS[verb], unit.active, unit.sub, ", result " + unit.result if unit.result else "",
-                " " + message.splitlines()[0] if message else "", manager.journal(unit.id or name)))
+            failures.append(
+                "%s could not be %s (%s, %s%s).%s Its last journal lines:\n%s"
+                % (
+                    name,
+                    MARKS[verb],
+                    unit.active,
+                    unit.sub,
+                    ", result " + unit.result if unit.result else "",
+                    " " + message.splitlines()[0] if message else "",
+                    manager.journal(unit.id or name),
+                )
+            )
     if rc != 0 and not failures:
         # All are up again but the request itself failed, as a refused reload does.
-        failures.append("systemctl %s %s failed: %s\nLast journal lines:\n%s" % (
-            verb, " ".join(affected), message, "\n".join(manager.journal(after[name].id or name) for name in affected)))
+        failures.append(
+            "systemctl %s %s failed: %s\nLast journal lines:\n%s"
+            % (verb, " ".join(affected), message, "\n".join(manager.journal(after[name].id or name) for name in affected))
+        )
     return failures
 
 

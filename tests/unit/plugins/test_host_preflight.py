@@ -79,8 +79,11 @@ PROBLEMS = {
     "a full /var": (change_disk("/var", free_mb=0, device=9), "file system of /var", "0 MB free"),
     "no inodes": (change_disk("/", free_inodes=1000), "file system of /", "1000 of 2621440 free"),
     "read-only root": (change_disk("/", read_only=True), "file system of /", "read-only"),
-    "half-configured": (change(packages="ii |bash\niF |postgresql-17\niUR|nginx\n"), "packages",
-                        "postgresql-17 (half-configured), nginx (unpacked, reinstallation required)"),
+    "half-configured": (
+        change(packages="ii |bash\niF |postgresql-17\niUR|nginx\n"),
+        "packages",
+        "postgresql-17 (half-configured), nginx (unpacked, reinstallation required)",
+    ),
     "interrupted": (change(interrupted=True), "packages", "dpkg was interrupted"),
     "lock held": (change(locks=[LOCK]), "package manager", "unattended-upgr (process 731) holds /var/lib/dpkg/lock-frontend"),
     "dead name": (change(names={"deb.example.org": False}), "name resolution", "none"),
