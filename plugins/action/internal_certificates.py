@@ -12,8 +12,8 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.civitas.hosting.plugins.module_utils import _secrets, _secrets_run
-from ansible_collections.civitas.hosting.plugins.plugin_utils import _internal_ca
+from ansible_collections.civitas.hosting.plugins.module_utils import _secrets
+from ansible_collections.civitas.hosting.plugins.plugin_utils import _internal_ca, _secrets_run
 
 CA_KEY = "internal_ca_key"
 CA_CERTIFICATE = "internal_ca_certificate"
@@ -28,6 +28,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: t.Optional[str] = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
         result = super().run(tmp, task_vars)
         self._variables = task_vars or {}
+        if _internal_ca.MISSING:
+            raise AnsibleActionFail(f"Python's cryptography is missing here ({_internal_ca.MISSING}); run: pip install 'cryptography>=45'")
         arguments = dict(self._task.args)
         now = datetime.datetime.now(datetime.timezone.utc)
         certificates = self._certificates(arguments)

@@ -12,8 +12,9 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
-from ansible_collections.civitas.hosting.plugins.module_utils import _secrets, _secrets_run, _site_roles, _site_rules
+from ansible_collections.civitas.hosting.plugins.module_utils import _secrets, _site_roles, _site_rules
 from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import Problem
+from ansible_collections.civitas.hosting.plugins.plugin_utils import _secrets_run
 
 try:
     from ansible._internal._datatag._tags import Origin

@@ -58,7 +58,8 @@ import typing as t
 
 from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.civitas.hosting.plugins.module_utils import _secrets, _secrets_run
+from ansible_collections.civitas.hosting.plugins.module_utils import _secrets
+from ansible_collections.civitas.hosting.plugins.plugin_utils import _secrets_run
 
 
 class LookupModule(LookupBase):

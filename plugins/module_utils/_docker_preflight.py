@@ -41,9 +41,7 @@ def _source_problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
             )
         key = config["repository_key_file"]
         if not key:
-            found.append(
-                "docker_source is vendor, but docker_repository_key_file is empty; write the path of its key on the controller"
-            )
+            found.append("docker_source is vendor, but docker_repository_key_file is empty; write the path of its key on the controller")
         elif not os.path.isfile(key):
             found.append(f"docker_repository_key_file: there is no file {key} on the controller")
     elif not config["compose_packaged"] and not plugin:
@@ -107,7 +105,5 @@ def network_problems(bridge: str, pools: t.Sequence[t.Mapping[str, t.Any]], host
                 found.append(f"{name} ({network}) overlaps {other} ({taken}); choose another range for one of them")
         for other, taken in host:
             if network.version == taken.version and network.overlaps(taken):
-                found.append(
-                    f"{name} ({network}) overlaps {taken}, reached through {other}; choose one that the site does not use"
-                )
+                found.append(f"{name} ({network}) overlaps {taken}, reached through {other}; choose one that the site does not use")
     return found

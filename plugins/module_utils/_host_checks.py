@@ -229,7 +229,7 @@ def parse_sockets(protocol: str, lines: t.Iterable[str]) -> t.Iterator[Socket]:
         words = line.split()
         if len(words) < 10 or words[3] != _LISTEN_STATES[protocol]:
             continue
-        address, _, port = words[1].partition(":")
+        address, port = words[1].split(":")
         yield Socket(protocol, _address(address), int(port, 16), words[9])
 
 

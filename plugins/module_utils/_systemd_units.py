@@ -35,7 +35,9 @@ PROPERTIES = (
 SUFFIXES = ("service", "socket", "timer", "target", "path", "mount", "automount", "swap", "slice", "scope", "device")
 # Where systemd looks, the strongest first.
 UNIT_DIRECTORIES = tuple(root + "/systemd/system" for root in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"))
-STATES = ("started", "stopped", "restarted", "reloaded")
+STATES = ("started", "stopped", "restarted", "reloaded", "reloaded_if_running")
+# What asks nothing of a unit that is not there.
+PASSIVE = (None, "stopped", "reloaded_if_running")
 # The order in which changes are applied: what may take a link away comes before what makes one, a mask after the stop.
 VERBS = ("unmask", "disable", "enable", "stop", "mask", "start", "reload", "restart")
 MARKS = {"start": "started", "stop": "stopped", "restart": "restarted", "reload": "reloaded"}
@@ -158,7 +160,7 @@ def wanted_units(items: Sequence[Mapping[str, Any]]) -> list[Wanted]:
         seen.add(name)
         if unit.masked and unit.enabled:
             problems.append("%s: 'masked: true' and 'enabled: true' exclude each other; drop one." % name)
-        if unit.masked and unit.state not in (None, "stopped"):
+        if unit.masked and unit.state not in PASSIVE:
             problems.append("%s: a masked unit cannot be %s; write 'state: stopped' or 'masked: false'." % (name, unit.state))
         if unit.enabled is None and unit.state is None and unit.masked is None:
             problems.append("%s: nothing is asked of it; write at least one of enabled, state, masked." % name)
@@ -202,14 +204,14 @@ def plan(wanted: Wanted, found: Found, booted: bool = True) -> Plan:
     """The difference between wanted and found. Without a running systemd (image build) nothing is started or stopped."""
     result = Plan()
     if found.missing and not wanted.masked:
-        if wanted.enabled or wanted.state not in (None, "stopped"):
+        if wanted.enabled or wanted.state not in PASSIVE:
             result.problem = (
                 "%s does not exist on this host; install the package that brings it, or correct the name "
                 "(systemctl list-unit-files shows all)." % wanted.name
             )
             result.actions = [verb for verb in ("enable" if wanted.enabled else "", _start_verb(wanted.state) if booted else "") if verb]
         else:
-            result.notes.append("not on this host, which is as good as stopped and disabled")
+            result.notes.append("not on this host: nothing to do")
         return result
     if found.load in ("bad-setting", "error"):
         result.problem = "%s cannot be loaded: %s. Run: systemd-analyze verify %s" % (
@@ -218,7 +220,7 @@ def plan(wanted: Wanted, found: Found, booted: bool = True) -> Plan:
             found.path or wanted.name,
         )
         return result
-    if found.masked and wanted.masked is None and (wanted.enabled or wanted.state not in (None, "stopped")):
+    if found.masked and wanted.masked is None and (wanted.enabled or wanted.state not in PASSIVE):
         result.problem = "%s is masked; write 'masked: false' to lift the mask, or drop enabled and state." % wanted.name
         return result
     if wanted.masked and not found.masked and found.path.startswith("/etc/systemd/system/"):
@@ -275,9 +277,11 @@ def _plan_state(wanted: Wanted, found: Found, result: Plan) -> None:
         result.actions.append("restart")
     elif wanted.state == "reloaded" and not found.running:
         result.actions.append("start")
-    elif wanted.state == "reloaded" and not found.can_reload:
+    elif wanted.state == "reloaded_if_running" and not found.running:
+        result.notes.append("does not run: nothing to reload")
+    elif wanted.state in ("reloaded", "reloaded_if_running") and not found.can_reload:
         result.problem = "%s cannot be reloaded; write 'state: restarted'." % wanted.name
-    elif wanted.state == "reloaded":
+    elif wanted.state in ("reloaded", "reloaded_if_running"):
         result.actions.append("reload")
 
 

@@ -45,9 +45,9 @@ options:
       state:
         description:
           - V(started) and V(stopped) change only what is not so yet; V(restarted) and V(reloaded) act every time.
-          - V(reloaded) starts a unit that does not run.
+          - V(reloaded) starts a unit that does not run; V(reloaded_if_running) leaves it alone.
         type: str
-        choices: [started, stopped, restarted, reloaded]
+        choices: [started, stopped, restarted, reloaded, reloaded_if_running]
       masked:
         description: Whether the unit is masked, so that nothing can start it.
         type: bool

@@ -13,11 +13,16 @@ import datetime
 import ipaddress
 import typing as t
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    MISSING = ""
+except ImportError as _error:
+    MISSING = str(_error)
 
 CA_LIFETIME = datetime.timedelta(days=3650)
 # Hosts whose clocks are a little behind must not refuse a certificate of this minute.

@@ -12,16 +12,10 @@ from __future__ import annotations
 import os
 import typing as t
 
+from ansible import constants
+from ansible.errors import AnsibleError
+from ansible.parsing.vault import match_encrypt_secret
 from ansible_collections.civitas.hosting.plugins.module_utils import _secrets
-
-# Only lookups and actions import this module; the controller's code is at hand there, and only the import test has none.
-# pylint: disable=ansible-bad-module-import
-try:
-    from ansible import constants
-    from ansible.errors import AnsibleError
-    from ansible.parsing.vault import match_encrypt_secret
-except ImportError:  # pragma: no cover
-    pass
 
 
 def secrets_path(path: t.Any, inventory_dir: t.Any) -> str:
