@@ -121,7 +121,7 @@ def _service_problems(name: str, service: Service, app: t.Mapping[str, t.Any]) -
             if source not in app[mine]:
                 yield f".{kind}: '{source}' is not in app_{mine}; add it there with its content"
     for volume in service.get("volumes") or []:
-        source = str(volume.get("source") or "") if isinstance(volume, t.Mapping) else str(volume).split(":")[0]
+        source = str(volume.get("source") or "") if isinstance(volume, t.Mapping) else str(volume).split(":", maxsplit=1)[0]
         if source.startswith("/") and (source.rstrip("/") in ("", "/run", "/var/run") or source.endswith("docker.sock")):
             yield f".volumes: '{volume}' hands the engine or the whole host to the container; mount only what it needs"
     for path in _unescaped(service):
