@@ -439,7 +439,7 @@ BAD: list[tuple[Callable[[Path], list[str]], dict[str, str | None], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("rule", "changes", "problem"), BAD, ids=[f"{rule.__name__}-{position}" for position, (rule, _, _) in enumerate(BAD)]
+    ("rule", "changes", "problem"), BAD, ids=[f"{case[0].__name__}-{position}" for position, case in enumerate(BAD)]
 )
 def test_a_bad_tree_is_found(
     rule: Callable[[Path], list[str]], changes: dict[str, str | None], problem: str, make: Callable[[dict[str, str | None]], Path]
@@ -455,4 +455,4 @@ def test_the_place_of_the_checkout_is_found(make: Callable[[dict[str, str | None
 
 
 def test_every_rule_has_a_bad_tree() -> None:
-    assert {rule.__name__ for rule in RULES} == {rule.__name__ for rule, _, _ in BAD}
+    assert {rule.__name__ for rule in RULES} == {case[0].__name__ for case in BAD}

@@ -599,14 +599,14 @@ BAD: list[tuple[Callable[[Role], list[str]], dict[str, str | None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "changes", "problem"), BAD, ids=[f"{rule.__name__}-{number}" for number, (rule, _, _) in enumerate(BAD)])
+@pytest.mark.parametrize(("rule", "changes", "problem"), BAD, ids=[f"{case[0].__name__}-{number}" for number, case in enumerate(BAD)])
 def test_a_bad_role_is_found(rule: Callable[[Role], list[str]], changes: dict[str, str | None], problem: str, tmp_path: Path) -> None:
     problems = rule(make(tmp_path, changes))
     assert [text for text in problems if problem in text], problems
 
 
 def test_every_rule_has_a_bad_role() -> None:
-    assert {rule.__name__ for rule in RULES} == {rule.__name__ for rule, _, _ in BAD}
+    assert {rule.__name__ for rule in RULES} == {case[0].__name__ for case in BAD}
 
 
 def test_the_share_of_commands_counts(tmp_path: Path) -> None:
