@@ -41,13 +41,13 @@ def _source_problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
             )
         key = config["repository_key_file"]
         if not key:
-            found.append("docker_source is vendor, but docker_repository_key_file is empty; write the path of its key on the controller")
+            found.append("docker_source is vendor, but docker_repository_key_file is empty; write its key's path on the controller")
         elif not os.path.isfile(key):
             found.append(f"docker_repository_key_file: there is no file {key} on the controller")
     elif not config["compose_packaged"] and not plugin:
         found.append(
-            "this release has no package of Compose 2. Choose one of three: write docker_compose_plugin_file and docker_compose_plugin_sha256 "
-            "(a path on the controller; the program of Debian 13's package docker-compose runs here), or docker_source: vendor, "
+            "this release has no package of Compose 2. Choose one of three: write docker_compose_plugin_file and "
+            "docker_compose_plugin_sha256 (a path on the controller; the program of Debian 13's package docker-compose runs here), or docker_source: vendor, "
             "or use a host with Debian 13 or Ubuntu"
         )
     if plugin:
