@@ -47,8 +47,8 @@ def _source_problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
     elif not config["compose_packaged"] and not plugin:
         found.append(
             "this release has no package of Compose 2. Choose one of three: write docker_compose_plugin_file and "
-            "docker_compose_plugin_sha256 (a path on the controller; the program of Debian 13's package docker-compose runs here), or docker_source: vendor, "
-            "or use a host with Debian 13 or Ubuntu"
+            "docker_compose_plugin_sha256 (a path on the controller; the program of Debian 13's package docker-compose runs here), "
+            "or docker_source: vendor, or use a host with Debian 13 or Ubuntu"
         )
     if plugin:
         wanted = config["compose_plugin_sha256"]
