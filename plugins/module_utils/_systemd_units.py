@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ STATES = ("started", "stopped", "restarted", "reloaded", "reloaded_if_running")
 PASSIVE = (None, "stopped", "reloaded_if_running")
 # The order in which changes are applied: what may take a link away comes before what makes one, a mask after the stop.
 VERBS = ("unmask", "disable", "enable", "stop", "mask", "start", "reload", "restart")
+# Seconds in which a service that fails at once has failed.
+SETTLE = 1.0
 MARKS = {"start": "started", "stop": "stopped", "restart": "restarted", "reload": "reloaded"}
 
 _NAME = re.compile(r"^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?$")
@@ -86,6 +89,8 @@ class Found:
     need_reload: bool = False
     can_reload: bool = False
     ends: bool = False
+    # systemd is content as soon as the process exists.
+    unproven: bool = False
     path: str = ""
     drop_ins: tuple[str, ...] = ()
     sysv_enabled: bool | None = None
@@ -195,6 +200,7 @@ def found_unit(values: Mapping[str, str]) -> Found:
         can_reload=values.get("CanReload") == "yes",
         # Does its work and is inactive again: nothing to expect after a start.
         ends=values.get("Type") == "oneshot" and values.get("RemainAfterExit") != "yes",
+        unproven=values.get("Type") in ("simple", "exec", "idle"),
         drop_ins=tuple(values.get("DropInPaths", "").split()),
         path=values.get("FragmentPath", "") or values.get("SourcePath", ""),
     )
@@ -426,7 +432,7 @@ def _execute(
                 report.warnings.append(ran[verb][1])
     if not any(item.actions for item in plans.values()):
         return found
-    after = manager.read(names)
+    after = _settled(names, plans, manager)
     for verb, (rc, message) in ran.items():
         failures.extend(_judge(verb, rc, message, plans, after, manager, report))
     if failures:
@@ -434,6 +440,17 @@ def _execute(
             _record(report, name, found[name], after[name], plans[name])
         raise UnitError(failures, report)
     return after
+
+
+def _settled(names: Sequence[str], plans: Mapping[str, Plan], manager: Manager) -> dict[str, Found]:
+    """The state after the changes; services of which systemd only knows that they were begun get a second to fail."""
+    until = time.monotonic() + SETTLE
+    while True:
+        after = manager.read(names)
+        begun = [name for name in names if after[name].unproven and after[name].running and {"start", "restart"} & set(plans[name].actions)]
+        if not begun or time.monotonic() >= until:
+            return after
+        time.sleep(SETTLE / 5)
 
 
 def _call(manager: Manager, verb: str, ids: Sequence[str]) -> None:
