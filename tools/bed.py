@@ -282,7 +282,7 @@ def _mirrors(codename: str) -> list[str]:
     ]
 
 
-def _ensure_base(name: str) -> str:
+def ensure_base(name: str) -> str:
     """The bare distribution: pulled where that works, else made from the Debian mirror. Returns the image's name."""
     distro = _distro(name)
     image = f"civitas-bed/base-{name}"
@@ -351,7 +351,7 @@ def ensure_image(name: str) -> str:
     if not _image_has(image, digest):
         with locked():
             if not _image_has(image, digest):
-                _build(image, digest, _ensure_base(name), context)
+                _build(image, digest, ensure_base(name), context)
     return image
 
 
@@ -376,7 +376,7 @@ def ensure_cache() -> None:
         if run("docker", "network", "inspect", NETWORK, check=False, timeout=60).returncode != 0:
             docker("network", "create", "--label", f"{LABEL}=network", NETWORK)
         if not _image_has(image, digest):
-            _build(image, digest, _ensure_base("debian13"), context)
+            _build(image, digest, ensure_base("debian13"), context)
             docker("rm", "--force", CACHE_NAME, check=False)
         state = _state(CACHE_NAME)
         if state == "running" and _cache_answers():

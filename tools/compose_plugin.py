@@ -43,7 +43,7 @@ def _ensure_plugin() -> dict[str, str]:
         known: dict[str, str] = json.loads(RECORD.read_text(encoding="utf-8"))
         return known
     bed.ensure_engine()
-    base = bed._ensure_base("debian13")
+    base = bed.ensure_base("debian13")
     part = PLUGIN.with_suffix(".part")
     say("taking the Compose plugin out of Debian 13's package")
     with part.open("wb") as output:

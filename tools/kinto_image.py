@@ -117,7 +117,7 @@ def _ensure_archive() -> dict[str, str]:
 
     image = f"civitas/kinto:{release}"
     bed.ensure_engine()
-    base = bed._ensure_base(BASE)
+    base = bed.ensure_base(BASE)
     machine = bed.docker("info", "--format", "{{.Architecture}}")
     shutil.rmtree(CONTEXT, ignore_errors=True)
     CONTEXT.mkdir(parents=True)

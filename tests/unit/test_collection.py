@@ -438,9 +438,7 @@ BAD: list[tuple[Callable[[Path], list[str]], dict[str, str | None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("rule", "changes", "problem"), BAD, ids=[f"{case[0].__name__}-{position}" for position, case in enumerate(BAD)]
-)
+@pytest.mark.parametrize(("rule", "changes", "problem"), BAD, ids=[f"{case[0].__name__}-{position}" for position, case in enumerate(BAD)])
 def test_a_bad_tree_is_found(
     rule: Callable[[Path], list[str]], changes: dict[str, str | None], problem: str, make: Callable[[dict[str, str | None]], Path]
 ) -> None:

@@ -60,8 +60,14 @@ def test_show_is_read_in_order():
 
 @pytest.mark.parametrize(
     ("name", "full"),
-    [("nginx", "nginx.service"), ("ssh.socket", "ssh.socket"), ("getty@tty1", "getty@tty1.service"), ("a.b", "a.b.service"),
-     ("postgresql@17-main.service", "postgresql@17-main.service"), ("service", "service.service")],
+    [
+        ("nginx", "nginx.service"),
+        ("ssh.socket", "ssh.socket"),
+        ("getty@tty1", "getty@tty1.service"),
+        ("a.b", "a.b.service"),
+        ("postgresql@17-main.service", "postgresql@17-main.service"),
+        ("service", "service.service"),
+    ],
 )
 def test_a_name_without_a_type_is_a_service(name, full):
     assert full_name(name) == full
@@ -157,8 +163,11 @@ def test_a_linked_unit_without_install_section_gets_a_note():
         ({"state": "started"}, {"load": "not-found"}, "does not exist on this host; install the package"),
         ({"enabled": True}, {"load": "not-found"}, "does not exist"),
         ({"state": "started"}, {"load": "masked", "file": "masked"}, "write 'masked: false'"),
-        ({"enabled": True}, {"load": "bad-setting", "load_error": "no ExecStart", "path": "/etc/systemd/system/x.service"},
-         "no ExecStart. Run: systemd-analyze verify /etc/systemd/system/x.service"),
+        (
+            {"enabled": True},
+            {"load": "bad-setting", "load_error": "no ExecStart", "path": "/etc/systemd/system/x.service"},
+            "no ExecStart. Run: systemd-analyze verify /etc/systemd/system/x.service",
+        ),
         ({"state": "reloaded"}, RUNS, "write 'state: restarted'"),
         ({"masked": True}, {"path": "/etc/systemd/system/x.service"}, "Remove /etc/systemd/system/x.service, or write 'enabled: false"),
     ],
