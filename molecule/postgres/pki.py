@@ -43,7 +43,7 @@ def general(text: str) -> x509.GeneralName:
 def main() -> None:
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
-    ca_key, other_key, key = (ec.generate_private_key(ec.SECP256R1()) for dummy in range(3))
+    ca_key, other_key, key = (ec.generate_private_key(ec.SECP256R1()) for _key in range(3))
     (directory / "ca.pem").write_bytes(certificate("test CA", ca_key, "test CA", ca_key, []))
     (directory / "other-ca.pem").write_bytes(certificate("other CA", other_key, "other CA", other_key, []))
     (directory / "server.pem").write_bytes(certificate("server", key, "test CA", ca_key, sys.argv[2:]))

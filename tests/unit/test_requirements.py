@@ -53,7 +53,7 @@ def problems_of_row(row: list[str], root: Path) -> list[str]:
 
 def problems_of_test(reference: str, root: Path) -> list[str]:
     """What is wrong with C(molecule/<scenario>), C(<file>.py) or C(<file>.py::<test>)."""
-    path, dummy, test = reference.partition("::")
+    path, _separator, test = reference.partition("::")
     if path.startswith("molecule/") and path.count("/") == 1 and not test:
         return [] if (root / path / "molecule.yml").is_file() else [f"there is no scenario {path}"]
     if not re.fullmatch(r"(tests|molecule/\w+/tests)/[\w/]*test_\w+\.py", path):

@@ -105,7 +105,7 @@ def test_public_certificate(issuer, wildcard, mandatory, kinds):
 def test_internal_ca_with_a_waiver():
     production = POLICIES["production"]
     assert _policy.check_public_certificate(production, "internal", waiver="2026-12-01", today=TODAY) is None
-    problem, dummy = _policy.check_public_certificate(production, "internal", waiver="2026-11-20", today=TODAY)
+    problem, _remedy = _policy.check_public_certificate(production, "internal", waiver="2026-11-20", today=TODAY)
     assert problem == "ended on 2026-11-20"
     problem, remedy = _policy.check_public_certificate(production, "internal", today=TODAY)
     assert "only qa, development" in problem

@@ -147,7 +147,7 @@ def test_decrypts_once(path, monkeypatch):
     calls = []
     decrypt = opened.decrypt_and_get_vault_id
     monkeypatch.setattr(opened, "decrypt_and_get_vault_id", lambda data: calls.append(1) or decrypt(data))
-    for dummy in range(5):
+    for _round in range(5):
         assert (SecretsFile(path, opened).get("a"), SecretsFile(path, opened).get("b")) == ("one", "two")
     assert len(calls) == 1
 
