@@ -105,8 +105,8 @@ def check_path(path: object) -> str:
     """The path, when it is relative to root, stays below it and is in canonical form. ValueError says what to write."""
     if not isinstance(path, str) or not path:
         raise ValueError("a path is expected, relative to root, such as etc/nginx/nginx.conf")
-    if any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) < 0xE000 for char in path):
-        raise ValueError("control characters and bytes that are no text are not accepted in a path")
+    if not path.isprintable():
+        raise ValueError("characters that cannot be seen, and bytes that are no text, are not accepted in a path")
     if ".." in path.split("/"):
         raise ValueError("leaves the root; write the path below root without '..'")
     canonical = posixpath.normpath(path).lstrip("/")

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _config_tree as ct
 from ansible_collections.civitas.hosting.plugins.module_utils._config_tree import TreeError, apply, build, encode, plan
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings
+from hypothesis import example, given, settings
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 MINE = grp.getgrgid(os.getegid()).gr_name
@@ -617,6 +617,7 @@ HOSTILE = st.one_of(st.text(max_size=12), st.lists(PARTS, min_size=1, max_size=5
 
 
 @settings(max_examples=300, deadline=None)
+@example(path="/\x80", kind="file")
 @given(path=HOSTILE, kind=st.sampled_from(["file", "link", "directory", "absent"]))
 def test_nothing_outside_of_root_is_touched(path, kind):
     with tempfile.TemporaryDirectory() as directory:
