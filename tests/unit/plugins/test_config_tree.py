@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _config_tree as ct
 from ansible_collections.civitas.hosting.plugins.module_utils._config_tree import TreeError, apply, build, encode, plan
-from hypothesis import example, given, settings
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 MINE = grp.getgrgid(os.getegid()).gr_name
@@ -100,9 +100,9 @@ def program(path, body):
         (".", "root itself"),
         ("/", "root itself"),
         ("", "a path is expected"),
-        ("etc/a\nb", "control characters"),
-        ("etc/a\0b", "control characters"),
-        ("etc/\udcff", "control characters"),
+        ("etc/a\nb", "characters that cannot be seen"),
+        ("etc/a\0b", "characters that cannot be seen"),
+        ("etc/\udcff", "characters that cannot be seen"),
         ("a" * 256, "longer than 255"),
         (None, "a path is expected"),
         (7, "a path is expected"),
