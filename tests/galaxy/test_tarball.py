@@ -54,6 +54,7 @@ def _server(project: Path) -> Iterator[str]:
     bed.remove_host(HOST)
     bed.start_host(HOST, "debian13")
     image = kinto_image.ensure_archive()
+    (project / "password").touch(0o600)
     (project / "password").write_text("a password of the test\n")
     (project / "inventory.yml").write_text(
         yaml.safe_dump(
