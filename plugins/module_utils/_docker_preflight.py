@@ -28,7 +28,23 @@ def problems(config: t.Mapping[str, t.Any], facts: t.Mapping[str, t.Any]) -> t.L
         config: the variables of the role without their prefix, and C(compose_packaged).
         facts: the host's facts; C(interfaces) and what they name are used.
     """
-    return [*_source_problems(config), *network_problems(config["bridge_address"], config["address_pools"], host_networks(facts))]
+    return [
+        *_source_problems(config),
+        *network_problems(config["bridge_address"], config["address_pools"], host_networks(facts)),
+        *moved_bridge(config["bridge_address"], facts),
+    ]
+
+
+def moved_bridge(bridge: str, facts: t.Mapping[str, t.Any]) -> t.List[str]:
+    """The engine keeps a bridge that exists, and with live-restore its containers: a new address would reach everybody but them."""
+    address = ((facts.get("docker0") or {}).get("ipv4") or {}).get("address")
+    if not address or address == bridge.split("/", maxsplit=1)[0]:
+        return []
+    return [
+        f"docker_bridge_address is {bridge}, but docker0 has {address} already. Write that, or, in a maintenance window, on the host: "
+        "docker ps --quiet | xargs --no-run-if-empty docker stop; systemctl stop docker.socket docker.service; ip link delete docker0; "
+        "then run this again"
+    ]
 
 
 def _source_problems(config: t.Mapping[str, t.Any]) -> t.List[str]:

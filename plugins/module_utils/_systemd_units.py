@@ -32,6 +32,7 @@ PROPERTIES = (
     "DropInPaths",
     "Type",
     "RemainAfterExit",
+    "StateChangeTimestampMonotonic",
 )
 SUFFIXES = ("service", "socket", "timer", "target", "path", "mount", "automount", "swap", "slice", "scope", "device")
 # Where systemd looks, the strongest first.
@@ -73,6 +74,9 @@ class Wanted:
     enabled: bool | None = None
     state: str | None = None
     masked: bool | None = None
+    # Paths whose change the unit only notices when it is restarted or reloaded.
+    restart_when_newer: tuple[str, ...] = ()
+    reload_when_newer: tuple[str, ...] = ()
 
 
 @dataclass
@@ -95,6 +99,8 @@ class Found:
     drop_ins: tuple[str, ...] = ()
     sysv_enabled: bool | None = None
     has_install: bool = True
+    # When it was last started, stopped or reloaded, in seconds since the epoch.
+    changed_at: float = 0.0
 
     @property
     def missing(self) -> bool:
@@ -155,7 +161,13 @@ def wanted_units(items: Sequence[Mapping[str, Any]]) -> list[Wanted]:
     seen = set()
     for item in items:
         name = full_name(str(item["name"]))
-        unit = Wanted(name, item.get("enabled"), item.get("state"), item.get("masked"))
+        newer = [tuple(item.get(verb + "_when_newer") or ()) for verb in ("restart", "reload")]
+        unit = Wanted(name, item.get("enabled"), item.get("state"), item.get("masked"), newer[0], newer[1])
+        if any(newer) and unit.state not in (None, "started"):
+            problems.append("%s: restart_when_newer and reload_when_newer go with 'state: started' only." % name)
+        for path in newer[0] + newer[1]:
+            if not path.startswith("/"):
+                problems.append("%s: %r is not an absolute path." % (name, path))
         if not _NAME.match(name):
             problems.append("%r is not the name of a unit; write one like 'nginx.service', no glob and no path." % item["name"])
         elif name.rpartition(".")[0].endswith("@"):
@@ -203,7 +215,28 @@ def found_unit(values: Mapping[str, str]) -> Found:
         unproven=values.get("Type") in ("simple", "exec", "idle"),
         drop_ins=tuple(values.get("DropInPaths", "").split()),
         path=values.get("FragmentPath", "") or values.get("SourcePath", ""),
+        changed_at=_epoch(values.get("StateChangeTimestampMonotonic", "")),
     )
+
+
+def _epoch(monotonic: str) -> float:
+    """Microseconds since the boot, as systemd prints them in every release, as seconds since the epoch."""
+    if not monotonic.isdigit():
+        return 0.0
+    return time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + int(monotonic) / 1e6
+
+
+def newer_paths(paths: Sequence[str], than: float) -> list[str]:
+    """Those that were written, renamed into place or given other attributes after a moment; what does not exist is not newer."""
+    newer = []
+    for path in paths:
+        try:
+            # Of a link the link itself: pairs of files are swapped by putting another link in its place.
+            if os.lstat(path).st_ctime > than:
+                newer.append(path)
+        except OSError:
+            continue
+    return newer
 
 
 def plan(wanted: Wanted, found: Found, booted: bool = True) -> Plan:
@@ -227,7 +260,13 @@ def plan(wanted: Wanted, found: Found, booted: bool = True) -> Plan:
         )
         return result
     if found.masked and wanted.masked is None and (wanted.enabled or wanted.state not in PASSIVE):
-        result.problem = "%s is masked; write 'masked: false' to lift the mask, or drop enabled and state." % wanted.name
+        result.problem = (
+            "%s is masked; on the host: systemctl unmask %s; in a task: write 'masked: false' to lift the mask, or drop enabled and state."
+            % (
+                wanted.name,
+                wanted.name,
+            )
+        )
         return result
     if wanted.masked and not found.masked and found.path.startswith("/etc/systemd/system/"):
         result.problem = "%s cannot be masked: its file is where the mask belongs. Remove %s, or write 'enabled: false'." % (
@@ -277,6 +316,8 @@ def _plan_enabled(wanted: Wanted, found: Found, result: Plan) -> None:
 def _plan_state(wanted: Wanted, found: Found, result: Plan) -> None:
     if wanted.state == "started" and not found.running:
         result.actions.append("start")
+    elif wanted.state in (None, "started"):
+        _plan_newer(wanted, found, result)
     elif wanted.state == "stopped" and found.active not in ("inactive", "failed"):
         result.actions.append("stop")
     elif wanted.state == "restarted":
@@ -289,6 +330,20 @@ def _plan_state(wanted: Wanted, found: Found, result: Plan) -> None:
         result.problem = "%s cannot be reloaded; write 'state: restarted'." % wanted.name
     elif wanted.state in ("reloaded", "reloaded_if_running"):
         result.actions.append("reload")
+
+
+def _plan_newer(wanted: Wanted, found: Found, result: Plan) -> None:
+    """What changed on disk since the unit last looked. It does not matter which run changed it, so interrupted runs are made up for."""
+    if not found.running:
+        return
+    for verb, paths in (("restart", wanted.restart_when_newer), ("reload", wanted.reload_when_newer)):
+        newer = newer_paths(paths, found.changed_at)
+        if newer and verb == "reload" and not found.can_reload:
+            result.problem = "%s cannot be reloaded; write restart_when_newer." % wanted.name
+        elif newer:
+            result.actions.append(verb)
+            result.notes.append("%s because of %s" % (MARKS[verb], ", ".join(newer)))
+            return
 
 
 class Manager:
@@ -347,8 +402,11 @@ class Manager:
 def new_drop_ins(unit: str, known: Sequence[str], directories: Sequence[str] = UNIT_DIRECTORIES) -> list[str]:
     """Drop-ins of a unit on disk that systemd has not loaded. One that is a link to /dev/null switches off those below it."""
     strongest: dict[str, str] = {}
-    for directory in directories:
-        folder = os.path.join(directory, unit + ".d")
+    # An instance has those of its template, too.
+    folders = [unit + ".d"]
+    if "@" in unit:
+        folders.append(re.sub(r"@.*\.", "@.", unit) + ".d")
+    for folder in [os.path.join(directory, name) for directory in directories for name in folders]:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
             if name.endswith(".conf"):
                 strongest.setdefault(name, os.path.join(folder, name))

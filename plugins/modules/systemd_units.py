@@ -51,6 +51,20 @@ options:
       masked:
         description: Whether the unit is masked, so that nothing can start it.
         type: bool
+      restart_when_newer:
+        description:
+          - Files, directories and links that the unit reads when it starts. A running unit is restarted when one of them was changed, or
+            put in place, after the unit was last started, stopped or reloaded.
+          - This is found out on the host and not from what the run has changed, so a run that was cut off between writing a file and
+            restarting its user is made up for by the next one.
+        type: list
+        elements: path
+        default: []
+      reload_when_newer:
+        description: As O(units[].restart_when_newer), for what the unit reads again when it is reloaded.
+        type: list
+        elements: path
+        default: []
   daemon_reload:
     description:
       - Reload the systemd configuration in any case. It does not count as a change.
@@ -69,7 +83,14 @@ EXAMPLES = r"""
       - {name: chrony, enabled: true, state: started}
       - {name: systemd-timesyncd, enabled: false, state: stopped}
 
-- name: Restart what got a new configuration
+- name: Run nginx with the configuration that is on disk
+  civitas.hosting.systemd_units:
+    units:
+      - name: nginx
+        state: started
+        reload_when_newer: [/etc/nginx/nginx.conf, /etc/nginx/sites-enabled]
+
+- name: Restart in any case
   civitas.hosting.systemd_units:
     units:
       - {name: systemd-journald, state: restarted}
@@ -151,6 +172,8 @@ def main() -> None:
                     "enabled": {"type": "bool"},
                     "state": {"type": "str", "choices": list(STATES)},
                     "masked": {"type": "bool"},
+                    "restart_when_newer": {"type": "list", "elements": "path", "default": []},
+                    "reload_when_newer": {"type": "list", "elements": "path", "default": []},
                 },
             },
             "daemon_reload": {"type": "bool", "default": False},

@@ -46,6 +46,7 @@ def test_a_good_configuration_has_no_problem():
             "docker_address_pools[0] (172.30.128.0/17) overlaps docker_bridge_address (172.30.200.0/24)",
         ),
         ({"address_pools": [{"base": "172.31.0.0/16", "size": 24}, {"base": "172.31.128.0/17", "size": 24}]}, "docker_address_pools[1]"),
+        ({"bridge_address": "172.29.0.1/24"}, "docker0 has 172.30.0.1 already"),
         ({"bridge_address": "172.30.0.0/24"}, "write it like 172.30.0.1/24"),
         ({"bridge_address": "172.30.0.255/24"}, "write it like 172.30.0.1/24"),
         ({"bridge_address": "172.30.0.1"}, "write it like 172.30.0.1/24"),

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
+
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils._systemd_units import (
     Found,
@@ -13,6 +17,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._systemd_units imp
     found_unit,
     full_name,
     new_drop_ins,
+    newer_paths,
     parse_show,
     plan,
     wanted_units,
@@ -203,3 +208,75 @@ def test_a_drop_in_that_systemd_has_not_loaded_is_seen(tmp_path):
     new.touch()
     assert new_drop_ins("x.service", known, directories) == [str(new)]
     assert new_drop_ins("y.service", [], directories) == []
+
+
+@pytest.mark.parametrize(
+    ("item", "host", "age", "actions"),
+    [
+        ({"state": "started", "restart_when_newer": ["{file}"]}, RUNS, +5, ["restart"]),
+        ({"state": "started", "restart_when_newer": ["{file}"]}, RUNS, -5, []),
+        ({"state": "started", "reload_when_newer": ["{file}"]}, {"can_reload": True, **RUNS}, +5, ["reload"]),
+        ({"state": "started", "reload_when_newer": ["/nowhere", "{file}"]}, {"can_reload": True, **RUNS}, +5, ["reload"]),
+        ({"state": "started", "reload_when_newer": ["/nowhere"]}, {"can_reload": True, **RUNS}, +5, []),
+        (
+            {"state": "started", "reload_when_newer": ["{file}"], "restart_when_newer": ["{file}"]},
+            {"can_reload": True, **RUNS},
+            +5,
+            ["restart"],
+        ),
+        ({"state": "started", "reload_when_newer": ["{file}"]}, {}, +5, ["start"]),
+        ({"enabled": True, "reload_when_newer": ["{file}"]}, {"file": "enabled"}, +5, []),
+    ],
+)
+def test_what_changed_on_disk_since_the_unit_last_looked(tmp_path, item, host, age, actions):
+    file = tmp_path / "configuration"
+    file.write_text("x")
+    item = {key: [path.format(file=file) for path in value] if key.endswith("newer") else value for key, value in item.items()}
+    (wanted,) = wanted_units([{"name": "x", **item}])
+    assert plan(wanted, found(changed_at=file.lstat().st_ctime - age, **host)).actions == actions
+
+
+def test_a_link_that_was_swapped_is_newer(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "pair"
+    link.symlink_to("old")
+    between = time.time()
+    os.utime(tmp_path / "new", (between + 60, between + 60))
+    assert newer_paths([str(link)], link.lstat().st_ctime) == []
+    (tmp_path / "fresh").symlink_to("new")
+    before = link.lstat().st_ctime
+    while (tmp_path / "fresh").lstat().st_ctime <= before:
+        (tmp_path / "fresh").unlink()
+        (tmp_path / "fresh").symlink_to("new")
+    (tmp_path / "fresh").replace(link)
+    assert newer_paths([str(link)], before) == [str(link)]
+
+
+def test_a_unit_that_cannot_reload_says_so(tmp_path):
+    (wanted,) = wanted_units([{"name": "x", "state": "started", "reload_when_newer": [str(tmp_path)]}])
+    assert "write restart_when_newer" in plan(wanted, found(changed_at=1.0, **RUNS)).problem
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ({"state": "restarted", "reload_when_newer": ["/x"]}, "go with 'state: started' only"),
+        ({"state": "started", "reload_when_newer": ["etc/x"]}, "'etc/x' is not an absolute path"),
+    ],
+)
+def test_newer_paths_are_judged(item, words):
+    with pytest.raises(UnitError, match=re.escape(words)):
+        wanted_units([{"name": "x", **item}])
+
+
+def test_the_moment_of_the_last_change_is_read_from_systemd():
+    (block,) = parse_show(SHOW.split("\n\n")[0] + "\nStateChangeTimestampMonotonic=1000000")
+    assert found_unit(block).changed_at == pytest.approx(time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + 1, abs=0.1)
+
+
+def test_drop_ins_of_a_template_are_those_of_its_instances(tmp_path):
+    folder = tmp_path / "postgresql@.service.d"
+    folder.mkdir()
+    (folder / "a.conf").write_text("")
+    assert new_drop_ins("postgresql@17-main.service", [], [str(tmp_path)]) == [str(folder / "a.conf")]
