@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import shlex
-import tempfile
 import typing as t
 
 # {"name", "service", "command": list of arguments, "run": "once" or "every_release"}
@@ -53,37 +52,34 @@ def read(path: str) -> Ledger:
     return ledger
 
 
-def write(path: str, ledger: Ledger) -> None:
-    directory = os.path.dirname(path)
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".jobs-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(ledger, stream, indent=2, sort_keys=True)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def make_directory(path: str) -> None:
+    """A directory for root only: who may open the lock in it may hold it. One that was made more open is repaired."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    os.chmod(path, 0o700)
 
 
 @contextlib.contextmanager
 def locked(path: str) -> t.Iterator[None]:
     """Nobody else runs jobs of this application meanwhile. JobsError when somebody does."""
-    with open(f"{path}.lock", "a+", encoding="utf-8") as stream:
+    handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "r+", encoding="utf-8") as stream:
+        # Earlier releases let everybody read it, and reading is enough to hold it.
+        os.fchmod(handle, 0o600)
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            stream.seek(0)
+            holder = stream.read().strip()
             raise JobsError(
-                f"another run executes jobs of this application (process {stream.read().strip()}); wait for it and run again"
+                f"another run executes jobs of this application (process {holder or 'unknown'}); wait for it and run again"
             ) from None
         stream.truncate(0)
         stream.write(f"{os.getpid()}\n")
         stream.flush()
-        yield
+        try:
+            yield
+        finally:
+            # Still locked. Nobody shall be told of a process that is long gone.
+            stream.truncate(0)
 
 
 def arguments(command: t.Union[str, t.Sequence[t.Any]]) -> t.List[str]:

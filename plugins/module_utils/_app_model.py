@@ -10,6 +10,7 @@ Private to the collection: no promise of stability.
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 import typing as t
 
@@ -27,6 +28,8 @@ _SECRET_VALUE = re.compile(r"://[^/@:\s]*:[^/@\s]+@")
 _REFUSED = {
     "build": "images are not built on servers; give 'image'",
     "container_name": "Compose names containers by application and service",
+    "device_cgroup_rules": "devices of the host are not confined; remove it",
+    "devices": "a device of the host is not confined; let the host use it and mount a directory with the result",
     "env_file": "write 'environment'; what is secret goes to app_secrets",
     "links": "services reach each other by their names",
     "networks": "all services of an application share its one network; remove it",
@@ -36,6 +39,18 @@ _REFUSED = {
     "restart": "the role sets it",
     "userns_mode": "the role sets it",
 }
+# The same for the value 'host'.
+_REFUSED_HOST = {
+    "cgroup": "with the host's control groups a container sees those of all others; write private",
+    "ipc": "the host's shared memory is everybody's; write private, and shm_size for more of it",
+    "uts": "a container must not rename the host; write hostname for a name of its own",
+}
+# Capabilities with which root of the container is root of the host, or nearly.
+_CAPABILITIES = ("ALL", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE")
+# Directories of the host that are not mounted as a whole, and those of which nothing is mounted.
+_HOST_DIRECTORIES = ("/", "/dev", "/etc", "/home", "/run", "/usr", "/var", "/var/lib", "/var/run")
+_HOST_TREES = ("/boot", "/proc", "/root", "/sys", "/var/lib/docker")
+_ENGINE_SOCKETS = ("docker.sock", "containerd.sock")
 _JOB_RUNS = ("once", "every_release")
 
 
@@ -96,6 +111,9 @@ def _service_problems(name: str, service: Service, app: t.Mapping[str, t.Any]) -
     for key, instead in _REFUSED.items():
         if service.get(key):
             yield f".{key}: {instead}"
+    for key, instead in _REFUSED_HOST.items():
+        if service.get(key) == "host":
+            yield f".{key}: {instead}"
     if not service.get("image"):
         yield ".image: is missing; write repository:tag"
     else:
@@ -122,10 +140,38 @@ def _service_problems(name: str, service: Service, app: t.Mapping[str, t.Any]) -
                 yield f".{kind}: '{source}' is not in app_{mine}; add it there with its content"
     for volume in service.get("volumes") or []:
         source = str(volume.get("source") or "") if isinstance(volume, t.Mapping) else str(volume).split(":", maxsplit=1)[0]
-        if source.startswith("/") and (source.rstrip("/") in ("", "/run", "/var/run") or source.endswith("docker.sock")):
-            yield f".volumes: '{volume}' hands the engine or the whole host to the container; mount only what it needs"
+        if _opens_the_host(source):
+            yield (
+                f".volumes: '{volume}' hands the engine or the whole host to the container; "
+                "mount only the directory that it needs, such as /srv/<name>, or a named volume"
+            )
+    for capability in service.get("cap_add") or []:
+        if _capability(capability) in _CAPABILITIES:
+            yield f".cap_add: {capability} is as good as root on the host; write the one it needs, such as NET_BIND_SERVICE"
+    for option in service.get("security_opt") or []:
+        key, _separator, value = str(option).replace(":", "=", 1).partition("=")
+        if value == "unconfined":
+            yield f".security_opt: '{option}' takes the engine's confinement away; remove it, or name a profile of your own"
+        elif key == "no-new-privileges" and value == "false":
+            yield f".security_opt: '{option}' lets programs gain privileges; write no-new-privileges:true and use cap_add"
     for path in _unescaped(service):
         yield f"{path}: Compose would replace what follows '$'; write '$$' for a dollar sign"
+
+
+def _opens_the_host(source: str) -> bool:
+    """Whether a source of a volume, however it is spelled, is the engine's or a directory of the system. Names of volumes are not."""
+    if not source.startswith(("/", ".", "~")):
+        return False
+    # Compose takes ~ for root's home and other paths as relative to the application's directory.
+    absolute = posixpath.join("/srv/civitas/apps/app", "/root" + source[1:] if source.startswith("~") else source)
+    # POSIX gives two leading slashes a meaning of their own; Linux does not.
+    path = "/" + posixpath.normpath(absolute).lstrip("/")
+    return path in _HOST_DIRECTORIES or path.endswith(_ENGINE_SOCKETS) or any(f"{path}/".startswith(f"{tree}/") for tree in _HOST_TREES)
+
+
+def _capability(name: t.Any) -> str:
+    upper = str(name).upper()
+    return upper[4:] if upper.startswith("CAP_") else upper
 
 
 def _environment(service: Service) -> t.Dict[str, str]:

@@ -14,8 +14,9 @@ import json
 import os
 import re
 import tarfile
-import tempfile
 import typing as t
+
+from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json
 
 # An image as the caller names it: {"name": "repository:tag", "archive": path or None, "sha256": hex or None}.
 Image = t.Mapping[str, t.Any]
@@ -119,29 +120,15 @@ def read_ledger(path: str) -> t.Dict[str, t.Dict[str, str]]:
     try:
         with open(path, encoding="utf-8") as stream:
             ledger = json.load(stream)
-    except FileNotFoundError:
-        return {}
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         # Nothing but a memory of what was loaded: without it, archives are loaded once more.
         return {}
     return ledger if isinstance(ledger, dict) else {}
 
 
 def write_ledger(path: str, ledger: t.Mapping[str, t.Any]) -> None:
-    directory = os.path.dirname(path)
-    os.makedirs(directory, mode=0o755, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".images-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(ledger, stream, indent=2, sort_keys=True)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    write_json(path, ledger)
 
 
 def last_lines(text: str, count: int = 10) -> str:

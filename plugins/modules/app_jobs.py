@@ -64,7 +64,7 @@ options:
         type: int
         default: 1800
   ledger:
-    description: The ledger. C(/var/lib/civitas/apps/<project>/jobs.json) unless given.
+    description: The ledger, in a directory that exists. C(/var/lib/civitas/apps/<project>/jobs.json) unless given.
     type: path
   secrets_directory:
     description: Directory on the host whose files are secret. What they hold is masked in messages.
@@ -106,11 +106,12 @@ from ansible_collections.civitas.hosting.plugins.module_utils._app_jobs import (
     Ledger,
     arguments,
     locked,
+    make_directory,
     pending,
     read,
-    write,
 )
 from ansible_collections.civitas.hosting.plugins.module_utils._compose_project import mask, secret_values
+from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json
 
 
 def run_job(module: AnsibleModule, docker: str, job: Job) -> dict[str, object]:
@@ -170,7 +171,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    path = module.params["ledger"] or f"/var/lib/civitas/apps/{module.params['project']}/jobs.json"
+    state = f"/var/lib/civitas/apps/{module.params['project']}"
+    path = module.params["ledger"] or f"{state}/jobs.json"
     jobs, release = module.params["jobs"], module.params["release"]
     done: list[str] = []
     ledger: Ledger = {}
@@ -180,13 +182,14 @@ def main() -> None:
             module.exit_json(changed=False, jobs_run=[], ledger=ledger)
         if module.check_mode:
             module.exit_json(changed=True, jobs_run=[job["name"] for job in pending(jobs, ledger, release)], ledger=ledger)
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        if not module.params["ledger"]:
+            make_directory(state)
         with locked(path):
             # Read again: another run may have done them before the lock was free.
             ledger = read(path)
             for job in pending(jobs, ledger, release):
                 ledger[job["name"]] = run_job(module, module.get_bin_path("docker", required=True), job)
-                write(path, ledger)
+                write_json(path, ledger)
                 done.append(job["name"])
     except JobsError as error:
         module.fail_json(msg=str(error), changed=bool(done), jobs_run=done, ledger=ledger)

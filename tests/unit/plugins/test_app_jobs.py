@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import fcntl
 import os
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _app_jobs as jobs
 from ansible_collections.civitas.hosting.plugins.module_utils import _compose_project as compose
+from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json
 
 ONCE = {"name": "seed", "service": "web", "command": "seed", "run": "once"}
 EVERY = {"name": "migrate", "service": "web", "command": "migrate", "run": "every_release"}
@@ -30,9 +32,8 @@ def test_what_is_pending(ledger, release, expected):
 def test_the_ledger_is_kept(tmp_path):
     path = tmp_path / "jobs.json"
     assert jobs.read(str(path)) == {}
-    jobs.write(str(path), {"seed": {"release": "1", "rc": 0}})
+    write_json(str(path), {"seed": {"release": "1", "rc": 0}})
     assert jobs.read(str(path)) == {"seed": {"release": "1", "rc": 0}}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["jobs.json"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])
@@ -49,6 +50,41 @@ def test_only_one_run_at_a_time(tmp_path):
         pass
     with jobs.locked(path):
         pass
+
+
+def test_the_lock_names_nobody_who_is_gone(tmp_path):
+    lock = tmp_path / "jobs.json.lock"
+    with pytest.raises(ValueError, match="of the job"), jobs.locked(str(tmp_path / "jobs.json")):
+        assert lock.read_text() == f"{os.getpid()}\n"
+        raise ValueError("of the job")
+    assert lock.read_text() == ""
+    with lock.open(encoding="utf-8") as stranger:
+        fcntl.flock(stranger, fcntl.LOCK_EX)
+        with pytest.raises(jobs.JobsError, match="process unknown"), jobs.locked(str(tmp_path / "jobs.json")):
+            pass
+
+
+def test_nobody_else_may_open_the_lock(tmp_path):
+    """Also not one that an earlier release left readable: to read is enough to hold it."""
+    state = tmp_path / "demo"
+    lock = state / "jobs.json.lock"
+    state.mkdir(0o755)
+    lock.touch(0o644)
+    jobs.make_directory(str(state))
+    with jobs.locked(str(state / "jobs.json")):
+        assert lock.stat().st_mode & 0o7777 == 0o600
+    assert state.stat().st_mode & 0o7777 == 0o700
+    lock.unlink()
+    with jobs.locked(str(state / "jobs.json")):
+        assert lock.stat().st_mode & 0o7777 == 0o600
+
+
+def test_the_lock_is_no_link_to_another_file(tmp_path):
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / "jobs.json.lock").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError), jobs.locked(str(tmp_path / "jobs.json")):
+        pass
+    assert (tmp_path / "other").read_text() == "kept"
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,15 @@ def test_without_a_ca_nothing_is_mounted():
         ("services.web.configs", ["none"], "'none' is not in app_files"),
         ("services.web.volumes", ["/var/run/docker.sock:/d"], "hands the engine or the whole host"),
         ("services.web.volumes", [{"type": "bind", "source": "/", "target": "/host"}], "hands the engine or the whole host"),
+        ("services.web.devices", ["/dev/kvm"], "app_services.web.devices"),
+        ("services.web.device_cgroup_rules", ["a *:* rwm"], "app_services.web.device_cgroup_rules"),
+        ("services.web.ipc", "host", "app_services.web.ipc"),
+        ("services.web.uts", "host", "write hostname"),
+        ("services.web.cgroup", "host", "app_services.web.cgroup"),
+        ("services.web.security_opt", ["seccomp:unconfined"], "takes the engine's confinement away"),
+        ("services.web.security_opt", ["apparmor=unconfined"], "takes the engine's confinement away"),
+        ("services.web.security_opt", ["no-new-privileges:false"], "write no-new-privileges:true"),
+        ("services.web.security_opt", ["no-new-privileges=false"], "write no-new-privileges:true"),
         ("services.web", "civitas/kinto:1", "is no mapping"),
         ("secrets", ["password", "key", "../x"], "'../x' cannot name a file"),
         ("secrets", ["password", "key", "key"], "'key' is listed twice"),
@@ -115,6 +124,61 @@ def test_a_problem_is_named_and_nothing_is_rendered(path, value, expected):
     assert [problem for problem in model["problems"] if expected in problem], model["problems"]
     assert "canary" not in str(model["problems"])
     assert (model["compose"], model["images"]) == ({}, [])
+
+
+@pytest.mark.parametrize("capability", ["SYS_ADMIN", "all", "CAP_SYS_PTRACE", "SYS_MODULE", "net_admin"])
+def test_capabilities_that_are_as_good_as_root_are_refused(capability):
+    (problem,) = app_model(changed("services.web.cap_add", ["CHOWN", capability]))["problems"]
+    assert f"app_services.web.cap_add: {capability} is as good as root" in problem
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(
+            "/",
+            "/etc",
+            "/var",
+            "/proc",
+            "/sys",
+            "/dev",
+            "/run",
+            "/var/run",
+            "/var/lib",
+            "/var/lib/docker",
+            "/root",
+            "/boot",
+            "/usr",
+            "/home",
+        ),
+        *("//run", "///run", "/./run/", "/srv/../run", "/run/docker.sock", "//var/run/./docker.sock", "/x/docker.sock", "/proc/1/root"),
+        *(
+            "/var/lib/docker/volumes/",
+            "/root/.ssh",
+            "/run/containerd/containerd.sock",
+            "~",
+            "~/.ssh",
+            "../../../../etc",
+            "./../../../../run/",
+        ),
+    ],
+)
+def test_the_host_is_not_mounted_however_it_is_spelled(source):
+    for volume in (f"{source}:/x:ro", {"type": "bind", "source": source, "target": "/x"}):
+        (problem,) = app_model(changed("services.web.volumes", [volume]))["problems"]
+        assert "hands the engine or the whole host" in problem
+
+
+@pytest.mark.parametrize(
+    "source", ["/srv/x", "//srv/x/", "/etc/localtime", "/run/postgresql", "/homes", "/rooted", "./data", "etc", "root"]
+)
+def test_other_sources_are_mounted(source):
+    assert app_model(changed("services.web.volumes", [f"{source}:/x"]))["problems"] == []
+
+
+def test_what_confines_is_not_refused():
+    service = {"cap_add": ["CHOWN", "NET_BIND_SERVICE"], "ipc": "private", "security_opt": ["no-new-privileges:true", "apparmor=mine"]}
+    assert app_model(changed("services.web", {**GOOD["services"]["web"], **service}))["problems"] == []
 
 
 def test_all_problems_come_at_once():

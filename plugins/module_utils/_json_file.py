@@ -1,0 +1,38 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The founders of civitas.hosting
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A JSON file that is always whole: the old one or the new one, also after a power failure.
+
+Private to the collection: no promise of stability.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import typing as t
+
+
+def write_json(path: str, value: t.Any, mode: int = 0o644) -> None:
+    """Replace C(path), whose directory exists, by C(value) as JSON. What cannot be written leaves the old file and nothing else."""
+    directory = os.path.dirname(path) or "."
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{os.path.basename(path)}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(value, stream, indent=2, sort_keys=True)
+            stream.write("\n")
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    # The rename is in the directory.
+    directory_handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory_handle)
+    finally:
+        os.close(directory_handle)
