@@ -11,12 +11,14 @@ that is broken (that is its result), and ends within its time limit.
 from __future__ import annotations
 
 import glob
+import hashlib
 import ipaddress
 import json
 import os
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import time
 import typing as t
@@ -171,14 +173,15 @@ def _connectable(address: str) -> str:
 def probe_http(check: Check) -> Result:
     """V(url) answers with V(status) (200 unless given, or a list) and a body that matches V(body), if given.
 
-    V(ca_file) is the trust store for https (the system's unless given); V(connect_to) is an address to use in place of the name's.
+    V(ca_file) is the trust store for https (the system's unless given); V(connect_to) is an address to use in place of the name's, and
+    0.0.0.0 or :: stands for loopback.
     Certificates and names are always verified. Redirects are not followed.
     """
     url = urlsplit(check["url"])
     if url.scheme not in ("http", "https") or not url.hostname:
         raise CheckError(f"check {check['id']}: url must begin with http:// or https:// and name a host: {check['url']!r}")
     port = url.port or (443 if url.scheme == "https" else 80)
-    target = str(check.get("connect_to") or url.hostname)
+    target = _connectable(str(check.get("connect_to") or url.hostname))
     wanted = check.get("status", 200)
     statuses = [int(status) for status in (wanted if isinstance(wanted, list) else [wanted])]
     connection = HTTPConnection(url.hostname, port, timeout=_timeout(check))
@@ -203,6 +206,52 @@ def probe_http(check: Check) -> Result:
     if pattern is not None and not re.search(pattern, body):
         return False, f"{check['url']} answers {response.status}, but its body does not match {pattern!r}: {body[:200]}"
     return True, f"{check['url']} answers {response.status}"
+
+
+def probe_certificate(check: Check) -> Result:
+    """The server on V(address) and V(port) presents for V(server_name) the first certificate in V(file): one that was renewed is loaded.
+
+    Chain and name are verified against V(ca_file) (the system's trust store unless given), and V(minimum_days) (14 unless given) must be
+    left. V(starttls) is V(postgres) for a server that is asked for TLS first.
+    """
+    starttls = check.get("starttls")
+    if starttls not in (None, "postgres"):
+        raise CheckError(f"check {check['id']}: starttls {starttls!r} is unknown; write postgres or leave it out")
+    address, port, name, file = _connectable(str(check["address"])), int(check["port"]), str(check["server_name"]), str(check["file"])
+    context = ssl.create_default_context(cafile=check.get("ca_file"))
+    where = f"{name} on {_show(address, port)}"
+    with socket.create_connection((address, port), timeout=_timeout(check)) as connection:
+        if starttls and not _postgres_starts_tls(connection):
+            return False, f"{where}: the server refuses TLS"
+        try:
+            with context.wrap_socket(connection, server_hostname=name) as tls:
+                served, details = tls.getpeercert(binary_form=True) or b"", tls.getpeercert() or {}
+        except ssl.SSLCertVerificationError as error:
+            return False, f"{where}: {error.verify_message}"
+        except ssl.SSLError as error:
+            return False, f"{where}: TLS: {error.reason or error}"
+    with open(file, encoding="ascii", errors="replace") as stream:
+        installed = _PEM_CERTIFICATE.search(stream.read())
+    if not installed:
+        return False, f"{file} holds no certificate"
+    wanted, found = (hashlib.sha256(der).hexdigest() for der in (ssl.PEM_cert_to_DER_cert(installed[0]), served))
+    if wanted != found:
+        return False, f"{where} serves another certificate (SHA-256 {found[:16]}...) than {file} holds ({wanted[:16]}...)"
+    days = (ssl.cert_time_to_seconds(str(details["notAfter"])) - time.time()) / 86400
+    minimum = float(check.get("minimum_days", 14))
+    if days < minimum:
+        return False, f"{where}: the certificate ends in {days:.1f} days, at {details['notAfter']}; wanted are {minimum:g}"
+    return True, f"{where} serves {file}, valid for {days:.0f} days"
+
+
+# ssl.PEM_cert_to_DER_cert takes one certificate and nothing around it.
+_PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+
+
+def _postgres_starts_tls(connection: socket.socket) -> bool:
+    """Send PostgreSQL's SSLRequest (its length, then 1234 and 5679) and read the one byte of the answer; all that follows is TLS."""
+    connection.sendall(struct.pack("!IHH", 8, 1234, 5679))
+    return connection.recv(1) == b"S"
 
 
 def probe_exposure(check: Check) -> Result:
@@ -401,6 +450,7 @@ PROBES: t.Dict[str, t.Callable[[Check], Result]] = {
     "command": probe_command,
     "tcp_listen": probe_tcp_listen,
     "http": probe_http,
+    "certificate": probe_certificate,
     "exposure": probe_exposure,
     "containers": probe_containers,
     "postgres": probe_postgres,

@@ -140,6 +140,11 @@ def _broken(demo: Demo, request: pytest.FixtureRequest) -> Iterator[str]:
             "base.failed_units",
         ),
         ("mv /etc/civitas/certificates /etc/civitas/away", "mv /etc/civitas/away /etc/civitas/certificates", "nginx.configuration"),
+        (
+            "mv /etc/nginx/sites-enabled/demo.conf /root/ && systemctl reload nginx",
+            "mv /root/demo.conf /etc/nginx/sites-enabled/ && systemctl reload nginx",
+            "nginx.site.demo.answers",
+        ),
     ],
     indirect=True,
     ids=lambda case: case[2],

@@ -3,16 +3,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import http.server
 import json
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _host_checks as checks
+from ansible_collections.civitas.hosting.plugins.plugin_utils import _internal_ca
+
+ROOT = Path(__file__).resolve().parents[3]
 
 PORTS = [
     {"port": 443, "protocol": "tcp", "addresses": ["0.0.0.0", "::"], "from": "public"},
@@ -205,39 +214,62 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@dataclass
+class Tls:
+    """A real HTTPS server for the name `records.test`, with a CA of its own."""
+
+    directory: Path
+    ca: _internal_ca.Ca
+    port: int = 0
+
+    @property
+    def ca_file(self) -> str:
+        return str(self.directory / "ca.pem")
+
+    @property
+    def chain(self) -> str:
+        return str(self.directory / "chain.pem")
+
+    def issue(self, file: str, days: float, ago: float = 0) -> None:
+        """Another certificate for the same key and name, made so many days ago."""
+        now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=ago)
+        pem = _internal_ca.issue(
+            self.ca, (self.directory / "request.pem").read_text(), ["records.test"], now, datetime.timedelta(days=days)
+        )
+        Path(file).write_text(pem + self.ca.certificate)
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.chain, self.directory / "key.pem")
+        return context
+
+    def check(self, **other: object) -> dict[str, object]:
+        good = {"type": "certificate", "address": "127.0.0.1", "port": self.port, "server_name": "records.test"}
+        return run(**{**good, "file": self.chain, "ca_file": self.ca_file, **other})
+
+
 @pytest.fixture(name="tls")
-def _tls(tmp_path: Path) -> Iterator[tuple[int, str]]:
-    """A real HTTPS server for the name `records.test`, with a CA of its own: (port, CA file)."""
-    import datetime
-    import subprocess
-
-    from ansible_collections.civitas.hosting.plugins.plugin_utils import _internal_ca
-
-    now = datetime.datetime.now(datetime.UTC)
-    ca = _internal_ca.create_ca("test", now)
-    key, chain, ca_file = tmp_path / "key.pem", tmp_path / "chain.pem", tmp_path / "ca.pem"
+def _tls(tmp_path: Path) -> Iterator[Tls]:
+    tls = Tls(tmp_path, _internal_ca.create_ca("test", datetime.datetime.now(datetime.UTC)))
     subprocess.run(
-        ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", str(key)], check=True, capture_output=True
-    )
-    request = subprocess.run(
-        ["openssl", "req", "-new", "-key", str(key), "-subj", "/CN=x"], check=True, capture_output=True, text=True
-    ).stdout
-    chain.write_text(_internal_ca.issue(ca, request, ["records.test"], now, datetime.timedelta(days=1)))
-    ca_file.write_text(ca.certificate)
+        ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x",
+         "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "request.pem")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    tls.issue(tls.chain, days=20)
+    Path(tls.ca_file).write_text(tls.ca.certificate)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.server_address[1], str(ca_file)
+    server.socket = tls.context().wrap_socket(server.socket, server_side=True)
+    tls.port = server.server_address[1]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield tls
     server.shutdown()
     server.server_close()
 
 
-def test_http_over_verified_tls(tls: tuple[int, str]) -> None:
-    port, ca_file = tls
-    good = {"type": "http", "url": f"https://records.test:{port}/v1/?a=b", "connect_to": "127.0.0.1", "ca_file": ca_file}
+def test_http_over_verified_tls(tls: Tls) -> None:
+    port = tls.port
+    good = {"type": "http", "url": f"https://records.test:{port}/v1/?a=b", "connect_to": "127.0.0.1", "ca_file": tls.ca_file}
     assert run(**good, body="a=b")["ok"] is True
     assert run(**good, body="c=d")["ok"] is False
     assert run(**{**good, "url": f"https://records.test:{port}/broken"})["ok"] is False
@@ -253,3 +285,165 @@ def test_http_to_a_closed_port_is_a_failure_with_words() -> None:
         port = probe.getsockname()[1]
     assert "refused" in str(run(type="http", url=f"http://127.0.0.1:{port}/")["evidence"])
     assert run(type="tcp_listen", port=port, addresses=["127.0.0.1"])["ok"] is False
+
+
+def test_the_served_certificate_is_the_installed_one(tls: Tls) -> None:
+    result = tls.check()
+    assert result["ok"] is True, result
+    assert f"records.test on 127.0.0.1:{tls.port} serves {tls.chain}, valid for 20 days" in str(result["evidence"])
+    assert tls.check(address="0.0.0.0")["ok"] is True
+
+
+def test_a_renewed_certificate_that_the_service_did_not_load_is_noticed(tls: Tls) -> None:
+    tls.issue(tls.chain, days=90)
+    result = tls.check()
+    assert result["ok"] is False
+    assert "serves another certificate (SHA-256 " in str(result["evidence"])
+
+
+@pytest.mark.parametrize(
+    ("other", "evidence"),
+    [
+        ({"server_name": "other.test"}, "match"),
+        ({"ca_file": None}, "certificate"),
+        ({"minimum_days": 21}, "the certificate ends in 2"),
+        ({"minimum_days": 19}, ""),
+        ({"file": "/nonexistent/fullchain.pem"}, "No such file"),
+        ({"file": "/dev/null"}, "holds no certificate"),
+    ],
+)
+def test_a_certificate_that_is_not_right(tls: Tls, other: dict[str, object], evidence: str) -> None:
+    result = tls.check(**other)
+    assert result["ok"] is (evidence == "")
+    assert evidence in str(result["evidence"])
+
+
+def test_a_certificate_of_another_ca_is_refused(tls: Tls, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    other.write_text(_internal_ca.create_ca("test", datetime.datetime.now(datetime.UTC)).certificate)
+    result = tls.check(ca_file=str(other))
+    assert result["ok"] is False
+    assert "records.test on" in str(result["evidence"])
+
+
+def test_an_expired_certificate_is_refused(tls: Tls) -> None:
+    assert tls.check(minimum_days=0)["ok"] is True
+    with one_answer(lambda connection: expired(tls, connection)) as port:
+        result = tls.check(port=port, minimum_days=0)
+    assert result["ok"] is False
+    assert "expired" in str(result["evidence"])
+
+
+def expired(tls: Tls, connection: socket.socket) -> None:
+    tls.issue(tls.chain, days=1, ago=2)
+    with contextlib.suppress(OSError), tls.context().wrap_socket(connection, server_side=True):
+        pass
+
+
+@contextlib.contextmanager
+def one_answer(answer: Callable[[socket.socket], object]) -> Iterator[int]:
+    """A server that treats one connection with C(answer): its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _address = listening.accept()
+            with connection:
+                answer(connection)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join(10)
+
+
+def postgres(answer: bytes, tls: Tls, connection: socket.socket) -> None:
+    """The first words of a PostgreSQL server: one byte in answer to the SSLRequest, then TLS."""
+    assert connection.recv(8) == bytes.fromhex("0000000804d2162f")
+    connection.sendall(answer)
+    if answer == b"S":
+        with contextlib.suppress(OSError), tls.context().wrap_socket(connection, server_side=True) as secured:
+            secured.recv(1)
+
+
+@pytest.mark.parametrize(("answer", "ok"), [(b"S", True), (b"N", False), (b"E", False), (b"", False)])
+def test_starttls_of_postgres(tls: Tls, answer: bytes, ok: bool) -> None:
+    with one_answer(lambda connection: postgres(answer, tls, connection)) as port:
+        result = tls.check(port=port, starttls="postgres")
+    assert result["ok"] is ok, result
+    assert ("the server refuses TLS" in str(result["evidence"])) is not ok
+
+
+def test_a_server_without_tls_is_refused(tls: Tls) -> None:
+    with one_answer(lambda connection: connection.sendall(b"220 hello\r\n")) as port:
+        result = tls.check(port=port)
+    assert result["ok"] is False
+    assert "TLS" in str(result["evidence"]) or "reset" in str(result["evidence"])
+
+
+def test_a_silent_server_ends_within_the_time_limit(tls: Tls) -> None:
+    with one_answer(lambda connection: connection.recv(1) and threading.Event().wait(1)) as port:
+        result = tls.check(port=port, timeout=0.2)
+    assert result["ok"] is False
+    assert "timed out" in str(result["evidence"])
+
+
+def test_an_unknown_starttls_is_the_author_s_error(tls: Tls) -> None:
+    with pytest.raises(checks.CheckError, match="write postgres or leave it out"):
+        tls.check(starttls="smtp")
+
+
+def declared(role: str, **variables: object) -> dict[str, dict[str, object]]:
+    """The checks of a role, by their ids, as a task gets them."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible")), "localhost", "-m", "ansible.builtin.debug", "-o", "-e", json.dumps(variables),
+         "-a", f"msg={{{{ lookup('civitas.hosting.declarations', '{role}', kind='checks') }}}}"],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"), "ANSIBLE_NOCOLOR": "1"},
+        cwd="/", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {check["id"]: check for check in json.loads(done.stdout.split("=>", 1)[1])["msg"]}
+
+
+def test_what_nginx_declares_for_its_sites(tls: Tls) -> None:
+    site = {"name": "records", "certificate": "edge", "locations": []}
+    sites = [
+        {**site, "server_names": ["records.test", "www.records.test", "*.records.test"]},
+        {**site, "name": "wild", "server_names": ["*.other.test"]},
+    ]
+    found = declared("nginx", nginx_sites=sites, nginx_listen_addresses=["[::]", "10.0.0.1"], nginx_https_port=tls.port)
+    of_sites = [name for name in found if name.startswith("nginx.site.")]
+    assert of_sites == [
+        "nginx.site.records.answers.records.test",
+        "nginx.site.records.answers.www.records.test",
+        "nginx.site.records.certificate",
+        "nginx.site.wild.certificate",
+    ]
+    assert {found[name]["ca_file"] for name in of_sites} == {"/etc/civitas/ca.pem"}
+    assert found["nginx.site.records.certificate"]["file"] == "/etc/civitas/certificates/edge/fullchain.pem"
+    assert found["nginx.site.wild.certificate"]["server_name"] == "any.other.test"
+    # The real server of this test stands for nginx.
+    here = {"ca_file": tls.ca_file, "connect_to": "0.0.0.0", "address": "0.0.0.0", "file": tls.chain}
+    results = checks.run_checks([{**found[name], **{key: here[key] for key in here if key in found[name]}} for name in of_sites[:3]])
+    assert [result["ok"] for result in results] == [True, False, True], results
+    assert found[of_sites[0]]["connect_to"] == found["nginx.site.records.certificate"]["address"] == "::"
+
+
+def test_without_sites_nginx_declares_itself_only() -> None:
+    assert list(declared("nginx")) == ["nginx.service", "nginx.configuration"]
+
+
+@pytest.mark.parametrize(
+    ("file", "ca_file"),
+    [
+        ("", None),
+        ("/etc/civitas/certificates/postgres/fullchain.pem", "/etc/civitas/ca.pem"),
+        ("/etc/ssl/own.pem", None),
+    ],
+)
+def test_what_postgres_declares_for_its_certificate(file: str, ca_file: str | None) -> None:
+    facts = {"distribution": "Debian", "distribution_major_version": "13"}
+    check = declared("postgres", postgres_ssl_certificate_file=file, ansible_facts=facts).get("postgres.certificate")
+    assert (check is not None) is bool(file)
+    if check:
+        assert (check["server_name"], check["address"], check["port"]) == ("database.internal", "127.0.0.1", 5432)
+        assert (check["starttls"], check["file"], check["ca_file"]) == ("postgres", file, ca_file)
