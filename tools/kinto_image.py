@@ -123,6 +123,8 @@ def _ensure_archive() -> dict[str, str]:
     CONTEXT.mkdir(parents=True)
     for name in ("Dockerfile", "kinto_server.py"):
         shutil.copy(SOURCE / name, CONTEXT / name)
+    about = {"name": "kinto", "version": release, "source": "https://github.com/Kinto/kinto"}
+    (CONTEXT / "version.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
     say(f"demo image: installing Kinto {release} and its libraries for Python {PYTHON} ({machine})")
     install_libraries(machine)
     say(f"demo image: building {image} on {base}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tools import bed
+from tools import bed, kinto_image
 
 from .conftest import ROOT, SETTINGS, Demo
 
@@ -153,6 +154,12 @@ def test_status_says_no_and_names_what_is_broken(demo: Demo, broken: str) -> Non
     done = demo.playbook("status.yml")
     assert done.returncode != 0
     assert re.search(rf"FAILED +{re.escape(broken)}", done.stdout), done.stdout[-3000:]
+
+
+def test_the_application_names_its_version(demo: Demo) -> None:
+    script = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8888/v1/__version__').read().decode())"
+    about = json.loads(demo.on_server("python3", "-c", script))
+    assert (about["name"], about["version"]) == ("kinto", kinto_image.version())
 
 
 def test_status_changes_nothing(demo: Demo) -> None:
