@@ -46,7 +46,7 @@ def test_a_request_reaches_the_application_over_verified_tls(address, name):
     seen = json.loads(content)
     assert response.status == 200
     assert seen["path"] == "/v1/children?name=x"
-    assert seen["headers"]["Host"] == name
+    assert seen["headers"]["Host"] == seen["headers"]["X-Forwarded-Host"] == f"{name}:8443"
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "DELETE"])
@@ -63,6 +63,28 @@ def test_what_a_client_says_about_its_address_is_not_believed(address):
     assert "203.0.113.66" not in json.dumps(headers)
     assert headers["X-Forwarded-Proto"] == "https"
     assert headers["X-Forwarded-For"] == headers["X-Real-IP"] != ""
+
+
+@pytest.mark.parametrize(
+    ("target", "host_header"),
+    [
+        ("https://records.test/", "evil.test"),
+        ("/", "records.test:@evil.test"),
+        ("/", "records.test:1234"),
+        ("/", "RECORDS.test."),
+    ],
+)
+def test_the_application_hears_the_name_of_its_site_and_nothing_else(address, target, host_header):
+    """Links in mails are made of it."""
+    context = ssl.create_default_context(cafile=CA_FILE)
+    with context.wrap_socket(socket.create_connection((address, 443), timeout=10), server_hostname="records.test") as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {host_header}\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    if " 200 " in answer.split("\r\n", 1)[0]:
+        headers = json.loads(answer.split("\r\n\r\n", 1)[1])["headers"]
+        assert headers["Host"] == headers["X-Forwarded-Host"] == "records.test:8443"
+    else:
+        assert answer == "" or " 400 " in answer.split("\r\n", 1)[0]
 
 
 def test_a_name_that_no_site_has_gets_nothing(address):
