@@ -6,13 +6,20 @@
 from __future__ import annotations
 
 import os
+import re
 import typing as t
 
 from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
-from ansible_collections.civitas.hosting.plugins.module_utils import _secrets, _site_roles, _site_rules
+from ansible_collections.civitas.hosting.plugins.module_utils import (
+    _docker_preflight,
+    _postgres_objects,
+    _secrets,
+    _site_roles,
+    _site_rules,
+)
 from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import Problem
 from ansible_collections.civitas.hosting.plugins.plugin_utils import _secrets_run
 
@@ -22,6 +29,8 @@ except ImportError:  # ansible-core before 2.19
     Origin = None
 
 _ROLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles")
+# What the preflight of the role docker judges and no fact decides.
+_DOCKER = ("source", "repository_url", "repository_key_file", "bridge_address", "address_pools")
 _CONNECTION = ("ansible_connection", "ansible_host", "ansible_port", "ansible_user")
 
 
@@ -70,6 +79,9 @@ class ActionModule(ActionBase):
         for target in targets:
             self._judge_roles(target, computed)
             self._judge_ports(target)
+            self._judge_artifacts(target)
+            self._judge_hsts(target)
+            self._judge_docker(target)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
 
         hosts = [target.host.name for target in targets]
@@ -241,7 +253,7 @@ class ActionModule(ActionBase):
         """Is it no wonder that a value cannot be rendered: it needs the host, or a variable that was reported already?"""
         platform = frozenset().union(*(role.platform_names for role in target.roles))
         reported = {problem.variable for problem in self._problems if problem.where in (target.host.name, "all hosts")}
-        return _site_roles.needs_host(words, platform) or bool(words & reported)
+        return _site_roles.needs_host(words, platform, frozenset(target.own)) or bool(words & reported)
 
     def _declared(self, target: _Target, kind: str) -> t.List[t.Dict[str, t.Any]]:
         """The items that the roles of a host declare; what cannot be rendered becomes a problem."""
@@ -270,15 +282,58 @@ class ActionModule(ActionBase):
     def _judge_ports(self, target: _Target) -> None:
         self._add(_site_rules.check_ports(target.host.name, self._declared(target, "ports")))
 
+    def _judge_artifacts(self, target: _Target) -> None:
+        for item in self._declared(target, "artifacts"):
+            self._add(_site_rules.check_artifact(target.host.name, str(item["name"]), item["file"], item["sha256"]), target.own)
+
+    def _judge_hsts(self, target: _Target) -> None:
+        values = self._rendered(target, ["nginx_hsts_max_age"]) if "civitas_environment" in target.host.values else None
+        if values:
+            environment = target.host.values["civitas_environment"]
+            self._add(_site_rules.check_hsts(target.host.name, environment, values["nginx_hsts_max_age"]), target.own)
+
+    def _judge_docker(self, target: _Target) -> None:
+        """The networks and sources of the container engine, as far as they are wrong on any host."""
+        values = self._rendered(target, [f"docker_{name}" for name in _DOCKER])
+        if not values:
+            return
+        # The plugin's file is a declared artifact, and whether the release has a package only the host can tell.
+        config = {"compose_packaged": True, "compose_plugin_file": "", "compose_plugin_sha256": ""}
+        config.update({name: values[f"docker_{name}"] for name in _DOCKER}, bridge_address=str(values["docker_bridge_address"]))
+        try:
+            found = _docker_preflight.problems(config, {})
+        except (AttributeError, KeyError, TypeError, ValueError):
+            advice = "Write a list such as [{base: 172.30.128.0/17, size: 24}]."
+            self._add([Problem(target.host.name, "docker_address_pools", "has another shape than the role can use", advice)], target.own)
+            return
+        for text in found:
+            variable = re.split(r"\W", text, maxsplit=1)[0]
+            parts = text[len(variable) :].lstrip(": ").split("; ", 1)
+            remedy = parts[1] if len(parts) > 1 else "put the file there, or correct the path"
+            self._add([Problem(target.host.name, variable, parts[0], f"{remedy[:1].upper()}{remedy[1:]}.")], target.own)
+
+    def _rendered(self, target: _Target, names: t.List[str]) -> t.Optional[t.Dict[str, t.Any]]:
+        """The values of variables of roles, or V(None) when one is not there, needs the host, or was reported already."""
+        reported = {problem.variable for problem in self._problems if problem.where == target.host.name}
+        if reported & set(names) or not set(names) <= set(target.variables):
+            return None
+        try:
+            return {name: target.templar.template(target.variables[name]) for name in names}
+        except Exception:  # a template may raise anything
+            return None
+
     # Secrets.
 
     def _judge_secrets(self, targets: t.List[_Target], generate: bool) -> t.Tuple[int, t.List[str]]:
         """Judge the secrets files and fill them; return how many secrets are there and the names of new ones."""
         wanted: t.Dict[str, t.Dict[str, int]] = {}
+        passwords: t.Dict[str, t.Set[str]] = {}
         for target in targets:
             items = self._declared(target, "secrets")
+            databases = self._declared(target, "databases")
             path = self._secrets_path(target)
             if path:
+                passwords.setdefault(path, set()).update(str(item.get("password_secret")) for item in databases)
                 names = wanted.setdefault(path, {})
                 for item in items:
                     names[item["name"]] = max(names.get(item["name"], 0), item.get("length", _secrets.DEFAULT_LENGTH))
@@ -287,7 +342,7 @@ class ActionModule(ActionBase):
         for path, names in wanted.items():
             sources = self._vars.get("ansible_inventory_sources") or []
             self._add(_site_rules.check_inventory_sources(sources, path, constants.INVENTORY_IGNORE_PATTERNS))
-            stores[path] = self._judge_store(path, names, generate)
+            stores[path] = self._judge_store(path, names, passwords[path], generate)
         present, generated = 0, []
         for path, store in stores.items():
             if store and not self._problems:
@@ -310,7 +365,7 @@ class ActionModule(ActionBase):
             self._add([Problem(target.host.name, "civitas_secrets_file", error.problem, error.remedy)])
             return None
 
-    def _judge_store(self, path: str, wanted: t.Dict[str, int], generate: bool) -> t.Optional[_secrets.SecretsFile]:
+    def _judge_store(self, path: str, wanted: t.Dict[str, int], passwords: t.Set[str], generate: bool) -> t.Optional[_secrets.SecretsFile]:
         where = _short(path)
         try:
             store = _secrets_run.secrets_file(path, None, self._loader)
@@ -325,9 +380,14 @@ class ActionModule(ActionBase):
             return None
         for name in names:
             try:
-                store.get(name)
+                value = store.get(name)
             except _secrets.SecretsError as error:
                 self._add([Problem(where, name, error.problem, error.remedy)])
+                continue
+            wrong = _postgres_objects.check_password(value) if value and name in passwords else None
+            if wrong:
+                remedy = f"Run ansible-vault edit {where} and correct it, or remove the line to have one generated."
+                self._add([Problem(where, name, f"is a database password and {wrong}", remedy)])
         if not generate:
             remedy = f'Run playbooks/validate.yml to generate it, or ansible-vault edit {where} and write {{0}}: "..."'
             self._add(Problem(where, name, "is missing", remedy.format(name)) for name in missing)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
+
 # kind -> the keys that every item of it must have. An item may have more: consumers check what they use.
 KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "packages": ("name",),
@@ -21,6 +23,7 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "databases": ("name", "owner"),
     "sites": ("name", "server_names", "certificate", "locations"),
     "networks": ("name", "host_address", "cidrs"),
+    "artifacts": ("name", "file", "sha256"),
 }
 
 PORT_SOURCES = ("public", "admin", "containers", "loopback")
@@ -43,7 +46,7 @@ def check_document(role: str, document: t.Any) -> t.Dict[str, t.Any]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise DeclarationError(f"role {role}: meta/declarations.yml must be a mapping of kinds to lists, it is a {type(document).__name__}")
+        raise DeclarationError(f"role {role}: meta/declarations.yml must be a mapping of kinds to lists, it is {in_words(document)}")
     unknown = sorted(str(kind) for kind in document if kind not in KINDS)
     if unknown:
         raise DeclarationError(f"role {role}: meta/declarations.yml has unknown kinds {', '.join(unknown)}; known are {', '.join(KINDS)}")

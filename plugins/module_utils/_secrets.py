@@ -19,6 +19,8 @@ import string
 import tempfile
 import typing as t
 
+from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
+
 try:
     import yaml
 except ImportError:  # pragma: no cover - Ansible itself needs it, only the import test has none
@@ -102,9 +104,7 @@ def check_value(name: str, value: t.Any, path: str) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise SecretsError(f"secret '{name}' is empty", f"Run {edit} and write its value, or {_OR_REMOVE}")
     if not isinstance(value, str):
-        raise SecretsError(
-            f"secret '{name}' is of type {type(value).__name__} and not a text", f'Run {edit} and put the value in quotes: {name}: "..."'
-        )
+        raise SecretsError(f"secret '{name}' is {in_words(value)} and not a text", f'Run {edit} and put the value in quotes: {name}: "..."')
     if len(value) < 64 and _PLACEHOLDER.fullmatch(value):
         raise SecretsError(f"secret '{name}' holds a placeholder", f"Run {edit} and write the true value, or {_OR_REMOVE}")
     return str(value)
@@ -197,6 +197,10 @@ class SecretsFile:
         return content
 
     def _parse(self, data: bytes) -> _Content:
+        if not data.strip():
+            raise SecretsError(
+                f"{self.path} is empty", f"Remove it to have one made, or write secrets and run ansible-vault encrypt {self.path}"
+            )
         if not data.startswith(_VAULT_HEADER):
             raise SecretsError(f"{self.path} is not encrypted", f"Run ansible-vault encrypt {self.path}")
         self._need_password()
@@ -290,7 +294,7 @@ def _mapping(text: str, path: str) -> t.Dict[str, t.Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise SecretsError(f"{path} holds a {type(values).__name__} and not a mapping", f"Run ansible-vault edit {path} and {_LINES}")
+        raise SecretsError(f"{path} holds {in_words(values)} and not a mapping", f"Run ansible-vault edit {path} and {_LINES}")
     return values
 
 

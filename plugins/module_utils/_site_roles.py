@@ -74,9 +74,12 @@ def _texts(raw: t.Any) -> t.Iterator[t.Optional[str]]:
             yield from _texts(value)
 
 
-def needs_host(words: t.AbstractSet[str], platform_names: t.AbstractSet[str]) -> bool:
-    """Can a value be known only when the host has been asked? So it is with facts, what depends on the release, and roles' own results."""
-    return "ansible_facts" in words or bool(words & platform_names) or any(word.startswith("__") for word in words)
+def needs_host(words: t.AbstractSet[str], platform_names: t.AbstractSet[str], inventory_names: t.AbstractSet[str]) -> bool:
+    """Can a value be known only when the host has been asked? So it is with facts, what depends on the release, and roles' own results.
+
+    A name of the inventory is known, also one that looks like a role's own.
+    """
+    return "ansible_facts" in words or bool(words & platform_names) or any(word.startswith("__") for word in words - inventory_names)
 
 
 def describe(spec: t.Mapping[str, t.Any]) -> str:

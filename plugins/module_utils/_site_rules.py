@@ -10,6 +10,7 @@ from the variable's name.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import functools
 import ipaddress
@@ -19,6 +20,8 @@ import stat
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _policy
+from ansible_collections.civitas.hosting.plugins.module_utils._container_images import sha256_of
+from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
 
 try:
     import zoneinfo
@@ -67,7 +70,8 @@ def show(value: t.Any) -> str:
     """A value for people: on one line, at most 60 characters, nothing that a terminal would obey."""
     if isinstance(value, str) and len(value) > 60:
         return f"{str(value[:60])!r}... ({len(value)} characters)"
-    text = repr(value)
+    # Ansible's own kind of date has a long name.
+    text = str(value) if isinstance(value, datetime.date) else repr(value)
     return text if len(text) <= 62 else f"{text[:60]}..."
 
 
@@ -79,7 +83,7 @@ def nearest(name: str, known: t.Iterable[str], cutoff: float = 0.7) -> str:
 def check_text(value: t.Any, advice: str) -> Finding:
     """Is it a text of one line without spaces around it?"""
     if not isinstance(value, str):
-        return (f"is {show(value)}, of type {type(value).__name__} and not a text", advice)
+        return (f"is {show(value)}, {in_words(value)} and not a text", advice)
     if not value:
         return ("is empty", advice)
     if re.search(r"[\x00-\x1f\x7f]", value):
@@ -198,7 +202,7 @@ def check_names(value: t.Any) -> Finding:
     """Is it a list of different names?"""
     advice = "Write a list of names, such as [www.example.org]."
     if not isinstance(value, list):
-        return (f"is {show(value)}, of type {type(value).__name__} and not a list", advice)
+        return (f"is {show(value)}, {in_words(value)} and not a list", advice)
     for item in value:
         finding = check_domain(item)
         if finding:
@@ -267,7 +271,6 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_secrets_file": SiteVariable(False, check_path, '"{{ inventory_dir }}/secrets.yml"'),
         "civitas_ca_file": SiteVariable(False, check_path, '"{{ inventory_dir }}/ca.pem"'),
         "civitas_accept_internal_ca_until": SiteVariable(False, _policy.check_waiver, '"2030-01-31"'),
-        # Where the demo inventory keeps what it generates.
     }
 
 
@@ -341,6 +344,24 @@ def check_environment(host: Host, roles: t.Sequence[str], public_site: bool) -> 
     if public_site and policy.application_installed and "civitas_accept_internal_ca_until" not in host.names:
         findings.append(_policy.check_public_certificate(policy, "internal"))
     return [Problem(host.name, "civitas_environment", finding[0], finding[1]) for finding in findings if finding]
+
+
+def check_hsts(host: str, environment: t.Any, max_age: t.Any) -> t.List[Problem]:
+    """Are browsers told to refuse plain HTTP wherever people use the site? Without it, whoever is on their line can read their password."""
+    try:
+        sent = float(max_age) > 0
+    except (TypeError, ValueError):
+        return []  # told already, as an option of the role
+    if sent or environment == "development":
+        return []
+    return [
+        Problem(
+            host,
+            "nginx_hsts_max_age",
+            f"is {show(max_age)}: browsers would go on to accept plain HTTP, which only the environment development allows",
+            "Remove the line for the default of one year.",
+        )
+    ]
 
 
 def _hashable(host: Host) -> bool:
@@ -458,6 +479,46 @@ def check_password_files(paths: t.Iterable[str]) -> t.List[Problem]:
                 )
             )
     return problems
+
+
+def check_artifact(host: str, name: str, path: t.Any, sha256: t.Any) -> t.List[Problem]:
+    """Is a file that a role brings to the host on this machine, and is it the one that was meant? C(name) is the variable that names it."""
+    finding = _artifact_file(path) or _artifact_sum(path, sha256)
+    return [Problem(host, name, *finding)] if finding else []
+
+
+def _artifact_file(path: t.Any) -> Finding:
+    advice = "Put the file there, or correct the path."
+    finding = check_text(path, "Write the path of a file on this machine.")
+    if finding:
+        return finding
+    shown = path if len(path) <= 300 else show(path)
+    if not os.path.isabs(path):
+        written = '"{{ inventory_dir }}/' + os.path.basename(path) + '"'
+        return (f"is {shown}, and it is not known where such a path begins", f"Write it from the root, such as {written}")
+    if not os.path.exists(path):
+        return (f"is {shown}: there is no such file on this machine", advice)
+    if not os.path.isfile(path):
+        return (f"is {shown}: not a file", advice)
+    if not os.access(path, os.R_OK):
+        return (f"is {shown}: you may not read this file", f"Run chmod u+r {path} as its owner.")
+    return None
+
+
+def _artifact_sum(path: str, sha256: t.Any) -> Finding:
+    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        told = f"the checksum {show(sha256)}, which is no sha256" if sha256 else "no checksum"
+        return (f"is {path} with {told}", f"Write the 64 digits that 'sha256sum {path}' prints as its sha256, if you trust this file.")
+    try:
+        actual = sha256_of(path)
+    except OSError as error:
+        return (f"is {path}, which cannot be read: {error.strerror}", "Put a whole copy there.")
+    if actual != sha256:
+        return (
+            f"is {path} with the sha256 {actual}, and {sha256} was expected: it is damaged or another file",
+            "Fetch it again, or correct its sha256.",
+        )
+    return None
 
 
 def check_ports(host: str, ports: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[Problem]:

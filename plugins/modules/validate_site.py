@@ -13,7 +13,8 @@ description:
   - Judges the whole inventory on the controller, whatever C(--limit) says, connects to no host, and fails with all problems at once, each
     with the variable, what is wrong and what to write.
   - It looks at the site-wide variables C(civitas_...), the shape of the inventory, the variables of every role that will run on a host
-    against the role's argument spec, the ports that the roles declare, the rules of the kind of environment, and the secrets file.
+    against the role's argument spec, the ports that the roles declare, the controller's files that they bring to hosts, the rules of the
+    kind of environment, and the secrets file.
   - When there is no problem it generates the secrets that the roles declare and that the secrets file lacks, in one write.
   - A value that depends on the host's facts cannot be judged yet and is no problem. No message holds the value of a secret.
 options:

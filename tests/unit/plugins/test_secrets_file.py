@@ -184,12 +184,12 @@ def test_parallel_processes_agree(path):
     ("text", "problem", "remedy"),
     [
         (f"- {CANARY}\n", "holds a list and not a mapping", "name: "),
-        (f"{CANARY}\n", "holds a str and not a mapping", "name: "),
+        (f"{CANARY}\n", "holds a text and not a mapping", "name: "),
         (f"token: '{CANARY}\n", "is no valid YAML", "ansible-vault edit"),
         (f"a: b\ntoken: !{CANARY} x\n", "is no valid YAML in line 2", "ansible-vault edit"),
-        ("token: 1234567890\n", "'token' is of type int and not a text", 'token: "..."'),
-        ("token: 2026-01-01\n", "'token' is of type date and not a text", "quotes"),
-        (f"token: [{CANARY}]\n", "'token' is of type list and not a text", "quotes"),
+        ("token: 1234567890\n", "'token' is a number and not a text", 'token: "..."'),
+        ("token: 2026-01-01\n", "'token' is a date and not a text", "quotes"),
+        (f"token: [{CANARY}]\n", "'token' is a list and not a text", "quotes"),
         ("token:\n", "'token' is empty", "remove the line"),
         ("token: '  '\n", "'token' is empty", "remove the line"),
         ("token: REPLACE_ME\n", "'token' holds a placeholder", "true value"),
@@ -217,6 +217,15 @@ def test_without_a_password(path, opened):
     put(path, "a: b\n")
     with pytest.raises(SecretsError, match="no vault password was given"):
         SecretsFile(path, opened).get("a")
+
+
+@pytest.mark.parametrize("data", [b"", b"\n \n"])
+def test_an_empty_file_is_called_empty(path, data):
+    with open(path, "wb") as handle:
+        handle.write(data)
+    with pytest.raises(SecretsError, match=r"is empty\. Remove it to have one made"):
+        SecretsFile(path, vault()).names()
+    assert read(path) == data
 
 
 def test_an_unencrypted_file_is_refused_and_left(path):

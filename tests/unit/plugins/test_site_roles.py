@@ -133,7 +133,15 @@ def test_mentions():
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [({"ansible_facts"}, True), ({"__role_result"}, True), ({"platform_name"}, True), ({"civitas_domain", "int"}, False), (set(), False)],
+    [
+        ({"ansible_facts"}, True),
+        ({"__role_result"}, True),
+        ({"platform_name"}, True),
+        ({"civitas_domain", "int"}, False),
+        (set(), False),
+        ({"__of_the_inventory"}, False),
+        ({"__of_the_inventory", "__role_result"}, True),
+    ],
 )
 def test_needs_host(words, expected):
-    assert roles.needs_host(words, frozenset({"platform_name"})) == expected
+    assert roles.needs_host(words, frozenset({"platform_name"}), {"__of_the_inventory", "civitas_domain"}) == expected

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import pytest
@@ -156,7 +157,7 @@ def test_what_could_not_be_rendered_is_judged_elsewhere():
         ("civitas_environment", "live", "is 'live', which nobody knows", "Write one of"),
         ("civitas_tier", "national", "is 'national', which nobody knows", "Write one of single."),
         ("civitas_application", "dmo", "did you mean demo?", "Write one of demo, primero."),
-        ("civitas_application", 5, "is 5, of type int and not a text", "Write one of demo, primero."),
+        ("civitas_application", 5, "is 5, a number and not a text", "Write one of demo, primero."),
         ("civitas_public_https_port", 0, "is 0 and out of range", "1 to 65535"),
         ("civitas_public_https_port", 65536, "is 65536 and out of range", "1 to 65535"),
         ("civitas_public_https_port", "https", "is 'https' and not a port", "1 to 65535"),
@@ -165,7 +166,7 @@ def test_what_could_not_be_rendered_is_judged_elsewhere():
         ("civitas_timezone", "../../etc/passwd", "there is no such time zone", "Etc/UTC"),
         ("civitas_secrets_file", "/srv/secrets/", "is '/srv/secrets/': a directory", "path of a file"),
         ("civitas_secrets_file", "a\nb", "a line break", "path of a file"),
-        ("civitas_aliases", "www.example.org", "of type str and not a list", "[www.example.org]"),
+        ("civitas_aliases", "www.example.org", "a text and not a list", "[www.example.org]"),
         ("civitas_aliases", ["a.org", "B.org"], "has an item that is 'B.org': it has upper-case letters", "Write b.org"),
         ("civitas_aliases", ["a.org", "a.org"], "names a.org twice", "Remove"),
         ("civitas_accept_internal_ca_until", "2020-01-01", "ended on 2020-01-01", "browsers trust"),
@@ -267,6 +268,18 @@ def test_production_with_the_internal_ca_needs_a_waiver():
     assert rules.check_environment(waived, ["nginx"], True) == []
 
 
+@pytest.mark.parametrize("max_age", [0, "0", -1, 0.0])
+def test_browsers_are_told_to_refuse_plain_http(max_age):
+    (found,) = rules.check_hsts("server", "qa", max_age)
+    assert (found.variable, found.remedy) == ("nginx_hsts_max_age", "Remove the line for the default of one year.")
+    assert rules.check_hsts("server", "development", max_age) == []
+
+
+@pytest.mark.parametrize("max_age", [1, "31536000", "much", None, []])
+def test_other_ages_of_hsts_are_no_concern_of_this_rule(max_age):
+    assert rules.check_hsts("server", "production", max_age) == []
+
+
 def test_hosts_exist():
     assert rules.check_hosts_exist([])[0].problem == "has no host"
     assert rules.check_hosts_exist([host()]) == []
@@ -340,6 +353,46 @@ def test_the_vault_password_is_its_owners(tmp_path):
         found = rules.check_password_files([str(path), str(tmp_path / "none"), os.devnull])
         assert bool(found) == refused
     assert found[0].remedy == f"Run chmod 600 {path}"
+
+
+def test_an_artifact_that_is_there(tmp_path):
+    path = tmp_path / "image.tar.gz"
+    path.write_bytes(b"x" * 3_000_000)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert rules.check_artifact("server", "app_demo_archive", str(path), sha256) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "sha256", "problem", "remedy"),
+    [
+        ("{}/none.tar.gz", 64 * "0", "there is no such file on this machine", "Put the file there"),
+        ("{}", 64 * "0", "not a file", "Put the file there"),
+        ("image.tar.gz", 64 * "0", "not known where such a path begins", 'such as "{{ inventory_dir }}/image.tar.gz"'),
+        ("{}/image.tar.gz", "", "with no checksum", "sha256sum {}/image.tar.gz"),
+        ("{}/image.tar.gz", None, "with no checksum", "sha256sum {}/image.tar.gz"),
+        ("{}/image.tar.gz", 64 * "A", "which is no sha256", "64 digits"),
+        ("{}/image.tar.gz", 64 * "0" + "\n", "which is no sha256", "64 digits"),
+        ("{}/image.tar.gz", 64 * "0", "is damaged or another file", "Fetch it again"),
+        (5, 64 * "0", "is 5, a number and not a text", "path of a file"),
+        ("/a\n", 64 * "0", "a line break", "path of a file"),
+        ("/" + 10_000 * "x", 64 * "0", "(10001 characters): there is no such file", "Put the file there"),
+    ],
+)
+def test_artifacts_that_cannot_be_used(tmp_path, file, sha256, problem, remedy):
+    (tmp_path / "image.tar.gz").write_bytes(b"an image")
+    path = file.replace("{}", str(tmp_path)) if isinstance(file, str) else file
+    (found,) = rules.check_artifact("server", "app_demo_archive", path, sha256)
+    assert (found.where, found.variable) == ("server", "app_demo_archive")
+    assert problem in found.problem
+    assert remedy.replace("{}/", f"{tmp_path}/") in found.remedy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_artifact_that_may_not_be_read(tmp_path):
+    path = tmp_path / "image.tar.gz"
+    path.touch(0o000)
+    (found,) = rules.check_artifact("server", "app_demo_archive", str(path), 64 * "0")
+    assert "may not read" in found.problem
 
 
 def port(role, number=443, protocol="tcp", addresses=("0.0.0.0",)):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -21,7 +22,13 @@ CANARY = "canary-1f9c7a"
 # Small roles in place of the collection's own, so that every rule has something to bite on.
 OPTIONS = {
     "base": {"base_timezone": {"type": "str"}},
-    "docker": {},
+    "docker": {
+        "docker_source": {"type": "str"},
+        "docker_repository_url": {"type": "str"},
+        "docker_bridge_address": {"type": "str"},
+        "docker_address_pools": {"type": "list", "elements": "dict"},
+        "docker_repository_key_file": {"type": "str"},
+    },
     "certificates": {"certificates_days": {"type": "int"}},
     "postgres": {
         "postgres_databases": {"type": "list", "elements": "dict", "options": {"name": {"type": "str", "required": True}}},
@@ -33,11 +40,24 @@ OPTIONS = {
         "app_demo_title": {"type": "str", "required": True, "description": "What people read."},
         "app_demo_port": {"type": "int"},
         "app_demo_password": {"type": "str", "no_log": True},
+        "app_demo_archive": {"type": "str"},
+        "app_demo_archive_sha256": {"type": "str"},
     },
-    "nginx": {"nginx_sites": {"type": "list", "elements": "dict"}, "nginx_level": {"type": "str", "choices": ["low", "high"]}},
+    "nginx": {
+        "nginx_sites": {"type": "list", "elements": "dict"},
+        "nginx_level": {"type": "str", "choices": ["low", "high"]},
+        "nginx_hsts_max_age": {"type": "int"},
+    },
 }
 DEFAULTS = {
     "base": {"base_timezone": "Etc/UTC"},
+    "docker": {
+        "docker_source": "distribution",
+        "docker_repository_url": "",
+        "docker_repository_key_file": "",
+        "docker_bridge_address": "172.30.0.1/24",
+        "docker_address_pools": [{"base": "172.30.128.0/17", "size": 24}],
+    },
     "certificates": {"certificates_days": 397},
     "postgres": {
         "postgres_databases": [],
@@ -45,14 +65,22 @@ DEFAULTS = {
         "postgres_memory_mb": "{{ ansible_facts['memtotal_mb'] // 4 }}",
         "postgres_release": "{{ postgres_platform_release }}",
     },
-    "app_demo": {"app_demo_port": 8080, "app_demo_password": "{{ lookup('civitas.hosting.secret', 'app_demo_password') }}"},
-    "nginx": {"nginx_sites": [], "nginx_level": "low"},
+    "app_demo": {
+        "app_demo_port": 8080,
+        "app_demo_password": "{{ lookup('civitas.hosting.secret', 'app_demo_password') }}",
+        "app_demo_archive": "",
+        "app_demo_archive_sha256": "",
+    },
+    "nginx": {"nginx_sites": [], "nginx_level": "low", "nginx_hsts_max_age": 31536000},
 }
 DECLARATIONS = {
     "postgres": {"ports": [{"name": "sql", "port": "{{ postgres_port }}"}]},
     "app_demo": {
         "ports": [{"name": "web", "port": "{{ app_demo_port }}"}],
         "secrets": [{"name": "app_demo_password", "length": 32}, {"name": "app_demo_key"}],
+        "databases": [{"name": "demo", "owner": "demo", "password_secret": "app_demo_password"}, {"name": "other", "owner": "demo"}],
+        "artifacts": "{{ [{'name': 'app_demo_archive', 'file': app_demo_archive, 'sha256': app_demo_archive_sha256}]"
+        " if app_demo_archive else [] }}",
     },
     "nginx": {"ports": [{"name": "https", "port": 443}], "sites": []},
 }
@@ -161,7 +189,7 @@ def site(tmp_path):
 def test_a_valid_site(site):
     run = site.validate()
     assert run.returncode == 0, run.output
-    assert run.result["msg"] == "Inventory inventory/hosts.yml is valid: 1 host, 16 variables checked, 2 secrets present (2 of them new)"
+    assert run.result["msg"] == "Inventory inventory/hosts.yml is valid: 1 host, 24 variables checked, 2 secrets present (2 of them new)"
     assert run.result["generated_secrets"] == ["app_demo_password", "app_demo_key"]
     assert not site.calls.exists()
 
@@ -278,7 +306,10 @@ def test_without_a_vault_password(site):
         ),
         (lambda site: site.write_secrets(f"- {CANARY}"), "not a mapping", "ansible-vault edit"),
         (lambda site: site.write_secrets(f"a: '{CANARY}"), "no valid YAML", "ansible-vault edit"),
-        (lambda site: site.write_secrets(f"app_demo_key: [{CANARY}]"), "is of type list", "in quotes"),
+        (lambda site: site.write_secrets(f"app_demo_key: [{CANARY}]"), "is a list and not a text", "in quotes"),
+        (lambda site: site.secrets.write_text("\n"), "is empty", "Remove it"),
+        (lambda site: site.write_secrets(f"app_demo_password: '{CANARY} ä'"), "not printable ASCII", "ansible-vault edit"),
+        (lambda site: site.write_secrets(f"app_demo_password: |\n  {CANARY}\n"), "a line break", "ansible-vault edit"),
         (lambda site: site.write_secrets("app_demo_key:"), "is empty", "remove the line"),
         (lambda site: site.write_secrets("unknown_one: REPLACE_ME"), "a placeholder", "true value"),
         (lambda site: site.variables(civitas_secrets_file="../../none/secrets.yml"), "cannot be written", "Create "),
@@ -330,11 +361,33 @@ def test_the_kind_of_environment(site):
         ({"app_demo_title": None}, "app_demo_title", "is empty"),
         ({"certificates_days": None}, "certificates_days", "is empty"),
         ({"postgres_port": "{{ civitas_nowhere }}"}, "postgres_port", "'civitas_nowhere' is undefined"),
+        # A name of the inventory is no role's own, however it begins.
+        ({"postgres_port": "{{ __mine.port }}", "__mine": {}}, "postgres_port", "has no attribute 'port'"),
+        ({"postgres_port": [5]}, "postgres_port", "does not fit"),
+        ({"civitas_application": 5}, "civitas_application", "is 5, a number and not a text"),
+        ({"civitas_aliases": {"a": 1}}, "civitas_aliases", "is {'a': 1}, a mapping and not a list"),
+        ({"civitas_aliases": ["a.example.org", 5]}, "civitas_aliases", "has an item that is 5, a number and not a text"),
+        ({"docker_bridge_address": "300.1.1.1/24"}, "docker_bridge_address", "'300.1.1.1/24' is not the address of a host"),
+        ({"docker_bridge_address": 5}, "docker_bridge_address", "'5' is not the address of a host"),
+        ({"docker_address_pools": []}, "docker_address_pools", "is empty"),
+        ({"docker_address_pools": [{"base": "172.30.0.0/16", "size": 24}]}, "docker_address_pools", "overlaps docker_bridge_address"),
+        ({"docker_address_pools": [{"bsae": "172.30.0.0/16"}]}, "docker_address_pools", "another shape"),
+        (
+            {"docker_repository_key_file": "/none", "docker_source": "vendor", "docker_repository_url": "x"},
+            "docker_repository_key_file",
+            "no file",
+        ),
+        ({"app_demo_archive": "/none/image.tar.gz"}, "app_demo_archive", "is /none/image.tar.gz: there is no such file on this machine"),
+        ({"app_demo_archive": "image.tar.gz"}, "app_demo_archive", "where such a path begins"),
+        ({"nginx_hsts_max_age": 0, "civitas_environment": "qa"}, "nginx_hsts_max_age", "accept plain HTTP"),
+        ({"nginx_hsts_max_age": "{{ '0' }}", "civitas_environment": "qa"}, "nginx_hsts_max_age", "accept plain HTTP"),
     ],
 )
 def test_single_mistakes_give_single_problems(site, changes, variable, problem):
     site.variables(**changes)
-    found = site.validate("--check").only()
+    run = site.validate("--check")
+    found = run.only()
+    assert "_Ansible" not in str(found)
     assert found["variable"] == variable
     assert problem in found["problem"]
 
@@ -360,14 +413,64 @@ def test_vaulted_values_are_judged_and_not_shown(site):
     assert CANARY not in run.output
 
 
-def test_the_demo_inventory_is_valid(site):
+def test_artifacts_are_judged_by_their_checksum(site):
+    archive = site.root / "image.tar.gz"
+    archive.write_bytes(b"an image")
+    sha256 = hashlib.sha256(b"an image").hexdigest()
+    site.variables(app_demo_archive=str(archive), app_demo_archive_sha256=sha256)
+    run = site.validate("--check")
+    assert run.returncode == 0, run.output
+    archive.write_bytes(b"half an im")
+    found = site.validate("--check").only()
+    assert (found["variable"], found["source"]) == ("app_demo_archive", "inventory/group_vars/all.yml:6")
+    assert "is damaged or another file" in found["problem"]
+    assert not site.calls.exists()
+
+
+def with_own_roles(site):
+    """The collection's own roles and playbooks, and what stands for the application's archive."""
     shutil.rmtree(site.collection / "roles")
     for part in ("roles", "playbooks"):
         shutil.copytree(COLLECTION / part, site.collection / part, dirs_exist_ok=True)
-    (site.root / "demo").mkdir()
+    archive = site.root / "image.tar.gz"
+    archive.write_bytes(b"an image")
+    return {"image": "localhost/demo:1", "archive": str(archive), "sha256": hashlib.sha256(b"an image").hexdigest()}
+
+
+def test_the_demo_inventory_is_valid(site):
+    image = with_own_roles(site)
     # What `make demo` knows only at run time.
-    (site.root / "demo/image.json").write_text('{"image": "localhost/demo:1", "archive": "/demo.tar.gz", "sha256": "' + 64 * "0" + '"}')
-    known = ("-e", f"demo_dir={site.root}/demo")
-    run = site.validate(*known, inventory=COLLECTION / "inventories/demo/hosts.yml")
+    site.put(site.root / "demo/image.json", json.dumps(image))
+    run = site.validate("-e", f"demo_dir={site.root}/demo", inventory=COLLECTION / "inventories/demo/hosts.yml")
     assert run.returncode == 0, run.output
     assert "hosts.yml is valid: 1 host," in run.output
+
+
+def test_the_inventory_to_copy_lacks_only_the_archive(site):
+    image = with_own_roles(site)
+    shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
+    inventory = site.root / "own/hosts.yml"
+    output = site.validate(inventory=inventory).output
+    assert "The inventory has 1 problem." in output, output
+    assert "records: app_demo_archive  (own/group_vars/all.yml:15)" in output and "there is no such file" in output
+    own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert run.returncode == 0, run.output
+    assert "Inventory own/hosts.yml is valid: 1 host," in run.output
+    assert (site.root / "own/secrets.yml").read_bytes().startswith(b"$ANSIBLE_VAULT;")
+
+
+def test_the_collections_own_artifacts_and_networks_are_judged(site):
+    image = with_own_roles(site)
+    shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
+    own = {
+        "app_demo_archive": image["archive"],
+        "app_demo_archive_sha256": 64 * "0",
+        "docker_compose_plugin_file": "/none/docker-compose",
+        "docker_bridge_address": "300.1.1.1/24",
+        "nginx_hsts_max_age": 0,
+    }
+    output = site.validate("-e", json.dumps(own), inventory=site.root / "own/hosts.yml").output
+    assert "The inventory has 4 problems." in output, output
+    for name in ("app_demo_archive", "docker_compose_plugin_file", "docker_bridge_address", "nginx_hsts_max_age"):
+        assert f" records: {name}\n" in output, output
