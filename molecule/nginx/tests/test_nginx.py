@@ -141,6 +141,19 @@ def test_only_the_declared_ports_listen(host):
     assert listening == {"22", "80", "443"}
 
 
+def test_what_the_role_declares_is_so(host):
+    """The checks that `status` runs, the ones of the sites included."""
+    declared = "checks={{ lookup('civitas.hosting.declarations', 'nginx', kind='checks') }}"
+    done = host.ansible("civitas.hosting.host_checks", declared, check=False, become=True)
+    assert [(check["id"], check["ok"]) for check in done["checks"]] == [
+        ("nginx.service", True),
+        ("nginx.configuration", True),
+        ("nginx.site.records.answers.records.test", True),
+        ("nginx.site.records.answers.www.records.test", True),
+        ("nginx.site.records.certificate", True),
+    ], done
+
+
 def test_it_comes_back_after_a_reboot(host):
     assert host.service("nginx").is_enabled
     assert host.service("nginx").is_running
