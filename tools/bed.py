@@ -261,8 +261,8 @@ def _build(image: str, digest: str, base: str, context: Path) -> None:
 
 
 def _mirrors(codename: str) -> list[str]:
-    """apt source lines for a Debian release: from the machine's own mirror when the machine is Debian, else from the public one."""
-    archive, security = "http://archive.example.org/debian", "http://archive.example.org/debian-security"
+    """apt source lines for a Debian release from the machine's own mirror; none, for mmdebstrap's own, when the machine is not Debian."""
+    archive = security = ""
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     own = release.get("VERSION_CODENAME", "").strip('"')
     if release.get("ID", "").strip('"') == "debian" and shutil.which("apt-get"):
@@ -274,6 +274,8 @@ def _mirrors(codename: str) -> list[str]:
                 archive = uri.rstrip("/")
             elif suite == f"{own}-security":
                 security = uri.rstrip("/")
+    if not archive or not security:
+        return []
     key = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
     return [
         f"deb {key} {archive} {codename} main",

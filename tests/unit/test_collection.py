@@ -454,3 +454,19 @@ def test_the_place_of_the_checkout_is_found(make: Callable[[dict[str, str | None
 
 def test_every_rule_has_a_bad_tree() -> None:
     assert {rule.__name__ for rule in RULES} == {case[0].__name__ for case in BAD}
+
+
+def test_no_file_names_a_package_registry_of_this_machine() -> None:
+    """The hosts are read where they are configured; the tests of users behind a mirror of their own look for that one."""
+    sources = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")] if Path("/etc/apt").is_dir() else []
+    configured = "".join(path.read_text(errors="replace") for path in sources if path.is_file())
+    hosts = set(re.findall(r"https?://(?:[^/@\s]*@)?([a-z0-9.-]+\.[a-z]+)", configured))
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    named = [
+        f"{name}: {host}"
+        for name in filter(None, tracked)
+        if (ROOT / name).is_file()
+        for host in hosts
+        if host in (ROOT / name).read_text(encoding="utf-8", errors="replace")
+    ]
+    assert named == []
