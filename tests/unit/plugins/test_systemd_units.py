@@ -271,7 +271,7 @@ def test_newer_paths_are_judged(item, words):
 
 
 def test_the_moment_of_the_last_change_is_read_from_systemd():
-    (block,) = parse_show(SHOW.split("\n\n")[0] + "\nStateChangeTimestampMonotonic=1000000")
+    (block,) = parse_show(SHOW.split("\n\n", maxsplit=1)[0] + "\nStateChangeTimestampMonotonic=1000000")
     assert found_unit(block).changed_at == pytest.approx(time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + 1, abs=0.1)
 
 
