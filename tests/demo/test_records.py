@@ -28,7 +28,8 @@ def _story(demo: Demo, records: Records) -> Story:
 
 
 def container(demo: Demo) -> str:
-    return demo.on_server("docker", "ps", "--quiet", "--no-trunc", "--filter", "label=com.docker.compose.project=demo")
+    """Its identifier, also in the moment in which it does not run."""
+    return demo.on_server("docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", "label=com.docker.compose.project=demo")
 
 
 def start_of(demo: Demo) -> str:
