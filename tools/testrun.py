@@ -161,6 +161,24 @@ def tail(log: Path, until: str = "") -> str:
     return "\n".join([f"    (from {log.relative_to(ROOT)})", *(f"    {line}" for line in lines[-TAIL:])])
 
 
+def what_failed(log: str) -> str:
+    """The task and host, or the tests, that a scenario's log says failed: a summary may be all that somebody sees of a run."""
+    tests = re.findall(r"^FAILED \S*::(.+)$", log, re.M)
+    if tests:
+        return "; ".join(tests)[:400]
+    task = answer = ""
+    lines = log.splitlines()
+    for number, line in enumerate(lines):
+        if match := re.match(r"(?:TASK|RUNNING HANDLER) \[(.+?)\] \**$", line):
+            task = match[1]
+        elif re.match(r"(?:fatal|failed): \[", line):
+            message = re.search(r"\bmsg: (.*?)(?=^\S|^    \w+:|\Z)", "\n".join(lines[number + 1 : number + 200]), re.M | re.S)
+            answer = " ".join(f"{task}: {line if message is None else line.split(']')[0] + '] ' + message[1]}".split())
+        elif line.startswith("...ignoring"):
+            answer = ""
+    return answer[:400]
+
+
 # --- lint
 
 
@@ -397,7 +415,8 @@ def scenario(name: str, distros: Sequence[str]) -> str:
         text = log.read_text(errors="replace")
         steps = re.findall(r"^(?:ERROR|CRITICAL)\s+\[\S+ > (\w+)\]", text, re.M)
         print(tail(log, r"^CRITICAL (?!'molecule/default)"), flush=True)
-        raise Failure(f"in {steps[0]}" if steps else f"exit status {status}")
+        where = f"in {steps[0]}" if steps else f"exit status {status}"
+        raise Failure(f"{where}: {culprit}" if (culprit := what_failed(text)) else where)
     return ""
 
 

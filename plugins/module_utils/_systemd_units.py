@@ -395,6 +395,8 @@ class Manager:
         return rc, (err.strip() or out.strip())
 
     def journal(self, unit: str) -> str:
+        # What a unit said last may not have been written yet when it is already known to have failed.
+        self.run([self.journalctl, "--sync"])
         _rc, out, err = self.run([self.journalctl, "--no-pager", "--output=short-iso", "--lines=20", "--unit=" + unit])
         return out.strip() or err.strip() or "(the journal has no line of it)"
 
