@@ -115,7 +115,7 @@ class Store:
         chain = os.path.join(directory, "fullchain.pem")
         _write(chain, certificate, 0o644)
         try:
-            _openssl(["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", ca_file, chain])
+            _openssl(["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", ca_file, "-untrusted", chain, chain])
             if _openssl(["x509", "-in", chain, "-noout", "-pubkey"]) != _openssl(
                 ["pkey", "-in", os.path.join(directory, "key.pem"), "-pubout"]
             ):
