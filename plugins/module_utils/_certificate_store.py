@@ -2,26 +2,40 @@
 # Copyright: (c) 2026, The founders of civitas.hosting
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Certificates on a host: keys made there, pairs swapped in one step.
+"""Certificates on a host: keys made there or brought, pairs swapped in one step, and a way back that needs no space on the disk.
 
 Private to the collection: no promise of stability.
 
-A pair lives in a directory of its own, C(<store>/.generations/<name>.<id>/{fullchain,key}.pem), and the public path C(<store>/<name>) is a
-symbolic link to it. Renaming a new link over the old one replaces both files at once: no reader ever sees a key beside another key's
-certificate, whenever the host stops.
+Everything of a certificate lies below C(<store>/<name>)::
+
+    fullchain.pem -> current/fullchain.pem      what its users name
+    key.pem       -> current/key.pem
+    current       -> .generations/7             renaming a new link over it replaces both files in one step
+    .generations/7/{fullchain,key}.pem          a pair; the higher number is the newer one
+    .generations/pending                        while a pair is not proven: the number of the one before it
+    .generations/back -> .generations/6         renamed over C(current) it brings that one back
+
+The directory itself changes with a swap only, so it is newer than a service that has not loaded the pair. It can be mounted into a
+container, where it shows later swaps, too, and no other certificate.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import grp
+import ipaddress
 import os
 import pwd
 import shutil
 import subprocess
+import tempfile
+import time
 import typing as t
-import uuid
 
 GENERATIONS = ".generations"
+CHAIN = "fullchain.pem"
+KEY = "key.pem"
 
 
 class StoreError(Exception):
@@ -52,6 +66,8 @@ class Store:
     def __init__(self, path: str) -> None:
         self.path = path
 
+    # What is there
+
     def inspect(self, name: str, owner: Owner) -> t.Dict[str, t.Any]:
         """What is installed as C(name).
 
@@ -59,15 +75,15 @@ class Store:
             V(certificate) (PEM, or empty), V(public_key) (PEM of the key's public half, or empty) and V(permissions_ok).
         """
         directory = os.path.join(self.path, name)
-        key = os.path.join(directory, "key.pem")
-        found = {"certificate": _read(os.path.join(directory, "fullchain.pem")), "public_key": "", "permissions_ok": True}
+        key = os.path.join(directory, KEY)
+        found = {"certificate": _read(os.path.join(directory, CHAIN)), "public_key": "", "permissions_ok": True}
         if os.path.exists(key):
             found["public_key"] = _openssl(["pkey", "-in", key, "-pubout"], fail=False)
             found["permissions_ok"] = self._permissions_ok(directory, owner)
         return found
 
     def _permissions_ok(self, directory: str, owner: Owner) -> bool:
-        state = os.stat(os.path.join(directory, "key.pem"))
+        state = os.stat(os.path.join(directory, KEY))
         try:
             return (state.st_uid, state.st_gid, state.st_mode & 0o7777) == (*owner.ids(), owner.mode)
         except StoreError:
@@ -75,32 +91,42 @@ class Store:
 
     def repair_permissions(self, name: str, owner: Owner) -> None:
         """Give the key of C(name) back to its owner alone."""
-        key = os.path.join(self.path, name, "key.pem")
-        os.chmod(key, 0o600)
-        os.chown(key, *owner.ids())
-        os.chmod(key, owner.mode)
+        _give(os.path.join(self.path, name, KEY), owner)
+
+    def current(self, name: str) -> str:
+        """The generation in use; empty when there is none."""
+        link = os.path.join(self.path, name, "current")
+        if not os.path.islink(link) or not os.path.isdir(link):
+            return ""
+        return os.path.basename(os.readlink(link))
+
+    def generations(self, name: str) -> t.List[str]:
+        """All generations on disk, the oldest first."""
+        directory = os.path.join(self.path, name, GENERATIONS)
+        return sorted((entry for entry in os.listdir(directory) if entry.isdigit()), key=int) if os.path.isdir(directory) else []
+
+    def chain(self, name: str, generation: str) -> str:
+        """The certificates of a generation in PEM; empty when there are none."""
+        return _read(os.path.join(self._generation(name, generation), CHAIN))
+
+    # New pairs
 
     def request(self, name: str, owner: Owner) -> t.Tuple[str, str]:
         """Make a new key for C(name) in a new generation that nothing points to yet.
 
         Returns:
-            The generation's id and a certificate request in PEM, self-signed by the key. The key never leaves the host.
+            The generation and a certificate request in PEM, self-signed by the key. The key never leaves the host.
         """
-        uid, gid = owner.ids()
-        generation = uuid.uuid4().hex[:12]
-        self._remove_abandoned(name)
-        directory = self._generation(name, generation)
-        for parent in (self.path, os.path.dirname(directory)):
-            os.makedirs(parent, mode=0o755, exist_ok=True)
-        os.mkdir(directory, 0o755)
-        key = os.path.join(directory, "key.pem")
+        owner.ids()
+        self.settle(name, 1)
+        generation, directory = self._make(name)
+        key = os.path.join(directory, KEY)
         old_mask = os.umask(0o077)
         try:
             _openssl(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key])
         finally:
             os.umask(old_mask)
-        os.chown(key, uid, gid)
-        os.chmod(key, owner.mode)
+        _give(key, owner)
         return generation, _openssl(["req", "-new", "-key", key, "-subj", "/CN=request"])
 
     def install(self, name: str, generation: str, certificate: str, ca_file: str) -> None:
@@ -112,39 +138,163 @@ class Store:
         directory = self._generation(name, generation)
         if not os.path.isdir(directory):
             raise StoreError(f"{name}: the key made for this certificate is gone; run again")
-        chain = os.path.join(directory, "fullchain.pem")
-        _write(chain, certificate, 0o644)
+        _write(os.path.join(directory, CHAIN), certificate, 0o644)
+        self.judge(name, generation, [], ca_file)
+        self.swap(name, generation)
+        self.settle(name, 1)
+
+    def stage(self, name: str, owner: Owner, chain: str, key: str) -> str:
+        """Write a pair that was brought into a new generation that nothing points to yet; returns the generation.
+
+        Raises:
+            StoreError: unknown owner. OSError: no space. Nothing is left then.
+        """
+        owner.ids()
+        generation, directory = self._make(name)
         try:
-            _openssl(["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", ca_file, "-untrusted", chain, chain])
-            if _openssl(["x509", "-in", chain, "-noout", "-pubkey"]) != _openssl(
-                ["pkey", "-in", os.path.join(directory, "key.pem"), "-pubout"]
-            ):
+            _write(os.path.join(directory, KEY), key, 0o600)
+            _give(os.path.join(directory, KEY), owner)
+            _write(os.path.join(directory, CHAIN), chain, 0o644)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        return generation
+
+    def judge(self, name: str, generation: str, hosts: t.Sequence[str], ca_file: str = "") -> None:
+        """Let openssl judge the pair of a generation; one that fails is removed.
+
+        Args:
+            hosts: the names and addresses it must be valid for.
+            ca_file: the roots to trust; the host's own when empty.
+
+        Raises:
+            StoreError: in the words of openssl; the pair in use stays.
+        """
+        directory = self._generation(name, generation)
+        chain = os.path.join(directory, CHAIN)
+        trust = ["-no-CApath", "-no-CAstore", "-CAfile", ca_file] if ca_file else []
+        try:
+            for option in [_host_option(host) for host in hosts] or [[]]:
+                _openssl(["verify", "-x509_strict", "-purpose", "sslserver", *option, *trust, "-untrusted", chain, chain])
+            if _openssl(["x509", "-in", chain, "-noout", "-pubkey"]) != _openssl(["pkey", "-in", os.path.join(directory, KEY), "-pubout"]):
                 raise StoreError(f"{name}: the certificate does not belong to the key")
         except StoreError:
             shutil.rmtree(directory)
             raise
-        link = os.path.join(self.path, name)
-        if os.path.lexists(link) and not os.path.islink(link):
-            raise StoreError(f"{link} is not a link made by this collection; move it away and run again")
-        fresh = f"{link}.new"
-        if os.path.lexists(fresh):
-            os.unlink(fresh)
-        os.symlink(os.path.join(GENERATIONS, f"{name}.{generation}"), fresh)
-        os.replace(fresh, link)
-        _sync(self.path)
-        self._remove_abandoned(name)
+
+    # Swapping
+
+    def arm(self, name: str) -> str:
+        """Prepare the way back to the pair in use; returns its generation. Everything that needs space is written here."""
+        previous = self.current(name)
+        self._link(name, previous, "back")
+        _write(self._state(name, "pending"), previous, 0o644)
+        return previous
+
+    def swap(self, name: str, generation: str) -> None:
+        """Make C(generation) the pair that is used, in one step."""
+        directory = os.path.join(self.path, name)
+        for file in (CHAIN, KEY):
+            path = os.path.join(directory, file)
+            if not os.path.islink(path) or os.readlink(path) != f"current/{file}":
+                _unlink(path)
+                os.symlink(f"current/{file}", path)
+        self._link(name, generation, "next")
+        os.replace(self._state(name, "next"), os.path.join(directory, "current"))
+        _sync(directory)
+
+    def go_back(self, name: str) -> None:
+        """Undo the swap: a rename only. The certificate stays pending until its users have been told."""
+        os.replace(self._state(name, "back"), os.path.join(self.path, name, "current"))
+        _sync(os.path.join(self.path, name))
+
+    def pending(self, name: str) -> str:
+        """What a run left that was cut off.
+
+        Returns:
+            Empty; V(staged), the swap had not happened; V(swapped), the pair in use is not proven; V(returned), it is the old one again but
+            its users may not know.
+        """
+        if not os.path.lexists(self._state(name, "pending")):
+            return ""
+        if not os.path.lexists(self._state(name, "back")):
+            return "returned"
+        return "staged" if _read(self._state(name, "pending")) == self.current(name) else "swapped"
+
+    def settle(self, name: str, keep: int) -> None:
+        """The pair in use is the right one: forget the way back, and remove all generations but C(keep) of the newest."""
+        for state in ("pending", "back", "next"):
+            _unlink(self._state(name, state))
+        current = self.current(name)
+        others = [generation for generation in self.generations(name) if generation != current]
+        for generation in others[: max(0, len(others) + 1 - keep)]:
+            self.remove(name, generation)
+
+    def remove(self, name: str, generation: str) -> None:
+        """Remove a generation that is not in use."""
+        shutil.rmtree(self._generation(name, generation))
+
+    @contextlib.contextmanager
+    def lock(self, patience: float) -> t.Iterator[None]:
+        """Only one installer at a time; the lock ends with its process, however that ends.
+
+        Raises:
+            StoreError: another one still had it after C(patience) seconds.
+        """
+        os.makedirs(self.path, mode=0o755, exist_ok=True)
+        descriptor = os.open(os.path.join(self.path, ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            until = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= until:
+                        raise StoreError(f"another installation is at work in {self.path}; wait for its end and run again") from None
+                    time.sleep(0.1)
+            yield
+        finally:
+            os.close(descriptor)
+
+    # Paths
 
     def _generation(self, name: str, generation: str) -> str:
-        return os.path.join(self.path, GENERATIONS, f"{name}.{generation}")
+        return os.path.join(self.path, name, GENERATIONS, generation)
 
-    def _remove_abandoned(self, name: str) -> None:
-        """Remove generations that are not in use: left by a run that was cut off, or replaced."""
-        link = os.path.join(self.path, name)
-        used = os.path.basename(os.readlink(link)) if os.path.islink(link) else ""
-        generations = os.path.join(self.path, GENERATIONS)
-        for entry in os.listdir(generations) if os.path.isdir(generations) else []:
-            if entry.rpartition(".")[0] == name and entry != used:
-                shutil.rmtree(os.path.join(generations, entry))
+    def _state(self, name: str, state: str) -> str:
+        return os.path.join(self.path, name, GENERATIONS, state)
+
+    def _make(self, name: str) -> t.Tuple[str, str]:
+        public = os.path.join(self.path, name)
+        if os.path.islink(public) or (
+            os.path.isdir(public) and os.listdir(public) and not os.path.isdir(os.path.join(public, GENERATIONS))
+        ):
+            raise StoreError(f"{public} was not made by this collection; move it away and run again")
+        os.makedirs(os.path.join(public, GENERATIONS), mode=0o755, exist_ok=True)
+        # A number that was removed because it was refused may be used again; one that is in use or kept never is.
+        generation = str(int((self.generations(name) or ["0"])[-1]) + 1)
+        directory = self._generation(name, generation)
+        os.mkdir(directory, 0o755)
+        return generation, directory
+
+    def _link(self, name: str, generation: str, state: str) -> None:
+        path = self._state(name, state)
+        _unlink(path)
+        os.symlink(os.path.join(GENERATIONS, generation), path)
+        _sync(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def trust_file(roots: str) -> t.Iterator[str]:
+    """A temporary file with roots in PEM, for openssl; the empty text for none."""
+    if not roots:
+        yield ""
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="civitas-roots-", suffix=".pem", encoding="ascii") as file:
+        file.write(roots)
+        file.flush()
+        yield file.name
 
 
 def write_ca(path: str, pem: str, check: bool) -> bool:
@@ -167,13 +317,40 @@ def _read(path: str) -> str:
 
 def _write(path: str, text: str, mode: int) -> None:
     temporary = f"{path}.new"
-    with open(temporary, "w", encoding="ascii") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    _unlink(temporary)
+    try:
+        # Nobody reads a key before it has its owner.
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        _unlink(temporary)
+        raise
     _sync(os.path.dirname(path))
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _give(key: str, owner: Owner) -> None:
+    """Nobody but the owner may read the key, at no moment."""
+    os.chmod(key, 0o600)
+    os.chown(key, *owner.ids())
+    os.chmod(key, owner.mode)
+
+
+def _host_option(host: str) -> t.List[str]:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        # openssl takes no pattern: any name that a wildcard covers stands for it.
+        return ["-verify_hostname", host.replace("*", "any", 1)]
+    return ["-verify_ip", host]
 
 
 def _sync(directory: str) -> None:

@@ -111,8 +111,8 @@ def test_nothing_there_another_ca_another_key_rubbish(store: Store, ca: Ca) -> N
 def test_the_swap_is_one_step_and_leaves_nothing_behind(store: Store, ca: Ca) -> None:
     first = put(store, ca, "edge", ["records.test"])
     second = put(store, ca, "edge", ["records.test"])
-    assert os.readlink(f"{store.path}/edge") == f".generations/edge.{second}" != f".generations/edge.{first}"
-    assert os.listdir(f"{store.path}/.generations") == [f"edge.{second}"]
+    assert os.readlink(f"{store.path}/edge/current") == f".generations/{second}" != f".generations/{first}"
+    assert os.listdir(f"{store.path}/edge/.generations") == [second]
 
 
 def test_a_pair_that_does_not_verify_is_refused_and_the_old_one_stays(store: Store, ca: Ca) -> None:
@@ -121,7 +121,7 @@ def test_a_pair_that_does_not_verify_is_refused_and_the_old_one_stays(store: Sto
     other = issue(create_ca("other", NOW), request, ["records.test"], NOW, 90 * DAY)
     with pytest.raises(StoreError, match="openssl verify"):
         store.install("edge", generation, other, str(Path(store.path).parent / "ca.pem"))
-    assert os.readlink(f"{store.path}/edge") == f".generations/edge.{good}"
+    assert os.readlink(f"{store.path}/edge/current") == f".generations/{good}"
     assert reason(store, ca, "edge", ["records.test"]) == ""
 
 
@@ -130,7 +130,7 @@ def test_a_certificate_for_another_key_is_refused(store: Store, ca: Ca) -> None:
     generation, _request = store.request("two", ME)
     with pytest.raises(StoreError, match="does not belong to the key"):
         store.install("two", generation, issue(ca, request_of_first, ["a.test"], NOW, DAY), str(Path(store.path).parent / "ca.pem"))
-    assert not os.path.lexists(f"{store.path}/two")
+    assert not os.path.lexists(f"{store.path}/two/current")
 
 
 def test_a_run_that_was_cut_off_between_key_and_certificate(store: Store, ca: Ca) -> None:
@@ -138,8 +138,8 @@ def test_a_run_that_was_cut_off_between_key_and_certificate(store: Store, ca: Ca
     store.request("edge", ME)
     assert reason(store, ca, "edge", ["records.test"]) == ""
     put(store, ca, "edge", ["new.test"])
-    assert len(os.listdir(f"{store.path}/.generations")) == 1
-    assert good not in os.listdir(f"{store.path}/.generations")[0]
+    assert len(os.listdir(f"{store.path}/edge/.generations")) == 1
+    assert good not in os.listdir(f"{store.path}/edge/.generations")
 
 
 def test_a_disk_that_is_full_leaves_the_old_pair(store: Store, ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_a_disk_that_is_full_leaves_the_old_pair(store: Store, ca: Ca, monkeypat
     monkeypatch.setattr(certificate_store, "_write", full)
     with pytest.raises(OSError, match="No space left"):
         store.install("edge", generation, issue(ca, request, ["records.test"], NOW, 90 * DAY), str(Path(store.path).parent / "ca.pem"))
-    assert os.readlink(f"{store.path}/edge") == f".generations/edge.{good}"
+    assert os.readlink(f"{store.path}/edge/current") == f".generations/{good}"
 
 
 def test_names_of_generations_are_not_confused(store: Store, ca: Ca) -> None:
