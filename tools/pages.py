@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes the generated parts of the pages: role references, the table of roles, the summary of the requirements.
+"""Writes the generated parts of the pages: role references, the table of roles, the summary of the requirements,
+the table of reasons for which a certificate is refused.
 
     python -m tools.pages           writes what is stale
     python -m tools.pages --check   writes nothing, names the stale pages, ends with 1 when there are any
@@ -10,6 +11,7 @@ Only the text between the markers is generated; everything around it is written 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import re
 import sys
@@ -224,6 +226,25 @@ def summary_block(rows: list[list[str]]) -> str:
     return "\n".join(table(["system", *STATES, "all"], lines))
 
 
+# --- certificates -----------------------------------------------------------------------------------------------------------------------
+
+
+def refusal_table(root: Path) -> str:
+    """Every code for which a certificate is refused: what it means and what to do."""
+    spec = importlib.util.spec_from_file_location("_certificate_problems", root / "plugins" / "plugin_utils" / "_certificate_problems.py")
+    if spec is None or spec.loader is None:
+        raise PageError("plugins/plugin_utils/_certificate_problems.py cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return "\n".join(table(["code", "what it means", "what to do"], refusal_rows(module.CODES, module.MEANINGS)))
+
+
+def refusal_rows(remedies: dict[str, str], meanings: dict[str, str]) -> list[list[str]]:
+    if list(remedies) != list(meanings):
+        raise PageError("CODES and MEANINGS of _certificate_problems.py do not have the same codes in the same order")
+    return [[code(name), prose(meanings[name]), prose(remedies[name])] for name in remedies]
+
+
 # --- all pages --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +265,9 @@ def pages(root: Path) -> dict[Path, str]:
     if requirements.exists():
         text = requirements.read_text(encoding="utf-8")
         result[requirements] = filled(requirements, text, "summary", summary_block(requirement_rows(text)))
+    certificates = root / "docs" / "certificates.md"
+    if certificates.exists():
+        result[certificates] = filled(certificates, certificates.read_text(encoding="utf-8"), "refusals", refusal_table(root))
     return result
 
 

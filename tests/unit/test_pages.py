@@ -204,3 +204,20 @@ def test_unusable_sources_are_named(tree: Path, capsys: pytest.CaptureFixture[st
 )
 def test_values_are_shown_as_code_in_one_line(value: object, text: str) -> None:
     assert pages.literal(value) == text
+
+
+def test_every_reason_for_a_refusal_is_explained(tmp_path: Path) -> None:
+    table = pages.refusal_table(ROOT)
+    assert "| `key_mismatch` | Key and certificate do not belong together. | " in table
+    write(tmp_path, "plugins/plugin_utils/_certificate_problems.py", 'CODES = {"late": "Hurry."}\nMEANINGS = {"late": "Too <late>."}\n')
+    assert pages.refusal_table(tmp_path).splitlines()[2:] == ["| `late` | Too &lt;late>. | Hurry. |"]
+    write(tmp_path, "docs/certificates.md", "Before.\n<!-- refusals:begin -->\n<!-- refusals:end -->\nAfter.\n")
+    assert pages.main([], tmp_path) == 0
+    text = (tmp_path / "docs/certificates.md").read_text(encoding="utf-8")
+    assert text.startswith("Before.\n<!-- refusals:begin -->\n| code |") and "| `late` |" in text and text.endswith("\nAfter.\n")
+
+
+@pytest.mark.parametrize("meanings", [{}, {"a": "x", "c": "x"}, {"b": "x", "a": "x"}])
+def test_a_reason_without_explanation_is_an_error(meanings: dict[str, str]) -> None:
+    with pytest.raises(pages.PageError, match="same codes"):
+        pages.refusal_rows({"a": "x", "b": "x"}, meanings)
