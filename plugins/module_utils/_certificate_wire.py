@@ -94,12 +94,12 @@ def fetch(host: str, port: int, server_name: str = "", starttls: str = "", timeo
         raise WireError("unusable", f"{where}: openssl is not installed here") from error
     except subprocess.TimeoutExpired as error:
         _try_to_connect(host, port, where, min(timeout, 3))
-        raise WireError("timeout", f"{where}: connected, but no TLS answer within {timeout:g} s") from error
+        raise WireError("timeout", f"{where}: connected, but the TLS answer timed out after {timeout:g} s") from error
     shown = done.stdout.decode("ascii", "replace")
     if not _BLOCK.search(shown):
         _try_to_connect(host, port, where, min(timeout, 3))
-        how = f" after STARTTLS for {starttls}" if starttls else ""
-        raise WireError("no_tls", f"{where}: the server answers, but not with TLS{how} ({_reason(done.stderr)})")
+        how = f"refuses TLS, asked for it in the way of {starttls}" if starttls else "answers, but not with TLS"
+        raise WireError("no_tls", f"{where}: the server {how} ({_reason(done.stderr)})")
     protocol = re.search(r"^ *Protocol *: (TLS\S+|SSL\S+)", shown, re.MULTILINE)
     session = re.search(r"^(?:New|Reused), (TLS\S+|SSL\S+), Cipher is (\S+)", shown, re.MULTILINE)
     verified = re.search(r"^Verification(: OK| error: (.*))", shown, re.MULTILINE)

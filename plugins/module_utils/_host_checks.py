@@ -11,19 +11,19 @@ that is broken (that is its result), and ends within its time limit.
 from __future__ import annotations
 
 import glob
-import hashlib
 import ipaddress
 import json
 import os
 import re
 import socket
 import ssl
-import struct
 import subprocess
 import time
 import typing as t
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
+
+from ansible_collections.civitas.hosting.plugins.module_utils import _certificate_wire
 
 Result = t.Tuple[bool, str]
 Check = t.Dict[str, t.Any]
@@ -212,46 +212,33 @@ def probe_certificate(check: Check) -> Result:
     """The server on V(address) and V(port) presents for V(server_name) the first certificate in V(file): one that was renewed is loaded.
 
     Chain and name are verified against V(ca_file) (the system's trust store unless given), and V(minimum_days) (14 unless given) must be
-    left. V(starttls) is V(postgres) for a server that is asked for TLS first.
+    left. V(starttls) is V(smtp) or V(postgres) for a server that is asked for TLS first.
     """
-    starttls = check.get("starttls")
-    if starttls not in (None, "postgres"):
-        raise CheckError(f"check {check['id']}: starttls {starttls!r} is unknown; write postgres or leave it out")
+    starttls = check.get("starttls") or ""
+    if starttls not in _certificate_wire.STARTTLS:
+        raise CheckError(f"check {check['id']}: starttls {starttls!r} is unknown; write smtp, postgres or leave it out")
     address, port, name, file = _connectable(str(check["address"])), int(check["port"]), str(check["server_name"]), str(check["file"])
-    context = ssl.create_default_context(cafile=check.get("ca_file"))
     where = f"{name} on {_show(address, port)}"
-    with socket.create_connection((address, port), timeout=_timeout(check)) as connection:
-        if starttls and not _postgres_starts_tls(connection):
-            return False, f"{where}: the server refuses TLS"
-        try:
-            with context.wrap_socket(connection, server_hostname=name) as tls:
-                served, details = tls.getpeercert(binary_form=True) or b"", tls.getpeercert() or {}
-        except ssl.SSLCertVerificationError as error:
-            return False, f"{where}: {error.verify_message}"
-        except ssl.SSLError as error:
-            return False, f"{where}: TLS: {error.reason or error}"
+    try:
+        wire = _certificate_wire.fetch(address, port, name, starttls, _timeout(check), check.get("ca_file"))
+    except _certificate_wire.WireError as error:
+        return False, str(error)
+    if wire.verify_error:
+        return False, f"{where}: {wire.verify_error}"
     with open(file, encoding="ascii", errors="replace") as stream:
-        installed = _PEM_CERTIFICATE.search(stream.read())
-    if not installed:
+        wanted = _certificate_wire.fingerprints(stream.read())
+    if not wanted:
         return False, f"{file} holds no certificate"
-    wanted, found = (hashlib.sha256(der).hexdigest() for der in (ssl.PEM_cert_to_DER_cert(installed[0]), served))
-    if wanted != found:
-        return False, f"{where} serves another certificate (SHA-256 {found[:16]}...) than {file} holds ({wanted[:16]}...)"
-    days = (ssl.cert_time_to_seconds(str(details["notAfter"])) - time.time()) / 86400
+    found = _certificate_wire.fingerprints(wire.chain_pem)
+    if wanted[0] != found[0]:
+        return False, f"{where} serves another certificate (SHA-256 {found[0][:16]}...) than {file} holds ({wanted[0][:16]}...)"
+    ends = _certificate_wire.not_after(wire.chain_pem)
+    days = (ends - time.time()) / 86400
     minimum = float(check.get("minimum_days", 14))
     if days < minimum:
-        return False, f"{where}: the certificate ends in {days:.1f} days, at {details['notAfter']}; wanted are {minimum:g}"
+        on = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ends))
+        return False, f"{where}: the certificate ends in {days:.1f} days, at {on}; wanted are {minimum:g}"
     return True, f"{where} serves {file}, valid for {days:.0f} days"
-
-
-# ssl.PEM_cert_to_DER_cert takes one certificate and nothing around it.
-_PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
-
-
-def _postgres_starts_tls(connection: socket.socket) -> bool:
-    """Send PostgreSQL's SSLRequest (its length, then 1234 and 5679) and read the one byte of the answer; all that follows is TLS."""
-    connection.sendall(struct.pack("!IHH", 8, 1234, 5679))
-    return connection.recv(1) == b"S"
 
 
 def probe_exposure(check: Check) -> Result:

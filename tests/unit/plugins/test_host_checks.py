@@ -388,8 +388,8 @@ def test_a_silent_server_ends_within_the_time_limit(tls: Tls) -> None:
 
 
 def test_an_unknown_starttls_is_the_author_s_error(tls: Tls) -> None:
-    with pytest.raises(checks.CheckError, match="write postgres or leave it out"):
-        tls.check(starttls="smtp")
+    with pytest.raises(checks.CheckError, match="write smtp, postgres or leave it out"):
+        tls.check(starttls="imap")
 
 
 def declared(role: str, **variables: object) -> dict[str, dict[str, object]]:
