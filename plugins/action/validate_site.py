@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import typing as t
@@ -15,13 +16,14 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 from ansible_collections.civitas.hosting.plugins.module_utils import (
     _docker_preflight,
+    _policy,
     _postgres_objects,
     _secrets,
     _site_roles,
     _site_rules,
 )
 from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import Problem
-from ansible_collections.civitas.hosting.plugins.plugin_utils import _secrets_run
+from ansible_collections.civitas.hosting.plugins.plugin_utils import _secrets_run, _site_certificate
 
 try:
     from ansible._internal._datatag._tags import Origin
@@ -82,11 +84,14 @@ class ActionModule(ActionBase):
             self._judge_artifacts(target)
             self._judge_hsts(target)
             self._judge_docker(target)
+        notes = self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
 
         hosts = [target.host.name for target in targets]
         problems = _site_rules.merge(self._problems, hosts)
-        result.update(changed=False, problems=[problem._asdict() for problem in problems], generated_secrets=generated)
+        result.update(changed=False, problems=[problem._asdict() for problem in problems], generated_secrets=generated, notes=notes)
+        for note in notes:
+            self._display.warning(note)
         if problems:
             result.update(failed=True, msg=_site_rules.report(problems))
             if Origin is None:
@@ -200,12 +205,12 @@ class ActionModule(ActionBase):
         self._add(_site_rules.check_addresses(hosts))
         for target in targets:
             roles = [role.name for role in target.roles]
-            public = any("sites" in role.declarations for role in target.roles)
             self._add(_site_rules.check_site_variables(target.host, known), target.own)
             self._add(_site_rules.check_unknown_site_names(target.host, known), target.own)
             self._add(_site_rules.check_aliases(target.host), target.own)
             self._add(_site_rules.check_control_node(target.host), target.own)
-            self._add(_site_rules.check_environment(target.host, roles, public), target.own)
+            self._add(_site_rules.check_environment(target.host, roles), target.own)
+            self._add(_site_rules.check_certificate_variables(target.host, known), target.own)
         self._add(_site_rules.check_same_everywhere(hosts, known))
 
     def _judge_roles(self, target: _Target, computed: t.Dict[str, t.Any]) -> None:
@@ -321,6 +326,69 @@ class ActionModule(ActionBase):
             return {name: target.templar.template(target.variables[name]) for name in names}
         except Exception:  # a template may raise anything
             return None
+
+    # The certificate of the public site.
+
+    def _judge_certificate(self, targets: t.List[_Target]) -> t.List[str]:
+        """Judge it once, since its variables are the same on all hosts; return what is allowed and people should know."""
+        target = next((target for target in targets if any("sites" in role.declarations for role in target.roles)), None)
+        settings = self._certificate_settings(target) if target else None
+        if target is None or settings is None:
+            return []
+        judgement = _site_certificate.judge(settings)
+        self._add([Problem(target.host.name, *finding) for finding in judgement.findings], target.own)
+        today = datetime.date.today()
+        notes = list(judgement.advice)
+        for waiver in settings.waivers:
+            days = f"{waiver.days_left(today)} days left, until {waiver.until.isoformat()}"
+            used = waiver.rule in judgement.waived
+            notes.append(f"Waiver {waiver.rule} ({days}): {waiver.reason if used else 'it waives nothing here; remove it.'}")
+        return notes
+
+    def _certificate_settings(self, target: _Target) -> t.Optional[_site_certificate.Settings]:
+        """What the site says of its certificate, or V(None) when a part of it was reported already."""
+        values, host = target.host.values, target.host
+        policy = _site_rules.policy_of(host)
+        names = [name for name in target.own if re.match(r"civitas_(certificate|acme)_|civitas_(domain|aliases|application)$", name)]
+        reported = {problem.variable for problem in self._problems if problem.where in (host.name, "all hosts")}
+        if policy is None or not policy.application_installed or "civitas_domain" not in values or reported & set(names):
+            return None
+        passphrase = self._given_secret(target, "civitas_certificate_passphrase_secret")
+        self._given_secret(target, "civitas_acme_eab_secret")
+        if any(name not in values for name in names) or {problem.variable for problem in self._problems} & set(names):
+            return None
+        return _site_certificate.Settings(
+            policy=policy,
+            application=values.get("civitas_application", ""),
+            domain=values["civitas_domain"],
+            aliases=values.get("civitas_aliases", []),
+            source=values.get("civitas_certificate_source", "internal"),
+            files=[self._beside_inventory(target, path) for path in values.get("civitas_certificate_files", [])],
+            trust_file=self._beside_inventory(target, values.get("civitas_certificate_trust_file", "")),
+            passphrase=passphrase,
+            fetch_missing=values.get("civitas_certificate_fetch_missing", False),
+            acme_directory=values.get("civitas_acme_directory", ""),
+            acme_challenge=values.get("civitas_acme_challenge", "http-01"),
+            waivers=_policy.waivers_of(values.get("civitas_waivers")),
+        )
+
+    def _beside_inventory(self, target: _Target, path: str) -> str:
+        return os.path.join(str(target.own.get("inventory_dir") or ""), os.path.expanduser(path)) if path else ""
+
+    def _given_secret(self, target: _Target, variable: str) -> t.Optional[str]:
+        """The secret that a variable names; somebody else made it, so it cannot be generated."""
+        name = target.host.values.get(variable)
+        path = self._secrets_path(target) if name else None
+        if not path:
+            return None
+        try:
+            value = _secrets_run.secrets_file(path, None, self._loader).get(name)
+        except _secrets.SecretsError:
+            return None  # told with the secrets file
+        if value is None:
+            remedy = f'Run ansible-vault edit {_short(path)} and write {name}: "...", as it was given to you.'
+            self._add([Problem(target.host.name, variable, f"names {name}, which the secrets file does not have", remedy)], target.own)
+        return value
 
     # Secrets.
 

@@ -41,6 +41,8 @@ class Policy:
     public_internal_ca: bool
     public_lets_encrypt: bool
     public_wildcard: bool
+    # A certificate that is handed in lasts at least so long; less for those that are short-lived by design.
+    minimum_days_left: int
     # Standing accounts of the product's vendor.
     vendor_access: bool
     application_installed: bool
@@ -61,6 +63,7 @@ POLICIES: t.Dict[str, Policy] = {
             public_internal_ca=False,
             public_lets_encrypt=False,
             public_wildcard=False,
+            minimum_days_left=30,
             vendor_access=False,
             application_installed=True,
         ),
@@ -76,6 +79,7 @@ POLICIES: t.Dict[str, Policy] = {
             public_internal_ca=False,
             public_lets_encrypt=True,
             public_wildcard=True,
+            minimum_days_left=14,
             vendor_access=False,
             application_installed=True,
         ),
@@ -91,6 +95,7 @@ POLICIES: t.Dict[str, Policy] = {
             public_internal_ca=True,
             public_lets_encrypt=True,
             public_wildcard=True,
+            minimum_days_left=7,
             vendor_access=True,
             application_installed=True,
         ),
@@ -106,6 +111,7 @@ POLICIES: t.Dict[str, Policy] = {
             public_internal_ca=False,
             public_lets_encrypt=False,
             public_wildcard=False,
+            minimum_days_left=30,
             vendor_access=False,
             application_installed=False,
         ),
@@ -121,6 +127,7 @@ POLICIES: t.Dict[str, Policy] = {
             public_internal_ca=False,
             public_lets_encrypt=False,
             public_wildcard=False,
+            minimum_days_left=30,
             vendor_access=False,
             application_installed=False,
         ),
@@ -136,6 +143,7 @@ POLICIES: t.Dict[str, Policy] = {
             public_internal_ca=True,
             public_lets_encrypt=True,
             public_wildcard=True,
+            minimum_days_left=1,
             vendor_access=True,
             application_installed=True,
         ),
@@ -206,56 +214,123 @@ def check_vendor_access(policy: Policy, accounts: t.Iterable[str]) -> Finding:
     )
 
 
-def check_public_certificate(
-    policy: Policy,
-    issuer: str,
-    wildcard: bool = False,
-    wildcard_mandatory: bool = False,
-    waiver: t.Any = None,
-    today: t.Optional[datetime.date] = None,
-) -> Finding:
-    """May the public site have this certificate?
+def check_public_certificate(policy: Policy, issuer: str, wildcard: bool = False, wildcard_mandatory: bool = False) -> t.Optional[str]:
+    """Which rule for what people's browsers see does this certificate break: a key of V(WAIVABLE), or V(None)?
 
     Args:
         policy: the rules of the environment.
-        issuer: V(internal), V(lets_encrypt) or V(bought).
+        issuer: V(internal), V(lets_encrypt) or V(other).
         wildcard: whether it holds a C(*.) name.
         wildcard_mandatory: the product cannot do without (one name per user).
-        waiver: C(civitas_accept_internal_ca_until), a date or C(YYYY-MM-DD), or V(None).
-        today: for tests.
     """
     if issuer == "internal" and not policy.public_internal_ca:
-        if waiver is not None:
-            return check_waiver(waiver, today)
-        return (
-            f"is '{policy.kind}': people's browsers do not trust the internal CA, and only {_kinds('public_internal_ca')} may ask them to",
-            "To accept it for a while, write the last day of it: civitas_accept_internal_ca_until: "
-            f'"{((today or datetime.date.today()) + datetime.timedelta(days=30)).isoformat()}" (at most {MAX_WAIVER_DAYS} days ahead).',
-        )
+        return "internal_ca"
     if issuer == "lets_encrypt" and not policy.public_lets_encrypt:
-        return (f"'{policy.kind}' does not take certificates of Let's Encrypt", "Use a certificate that was issued for your organization.")
+        return "lets_encrypt"
     if wildcard and not wildcard_mandatory and not policy.public_wildcard:
-        return (f"'{policy.kind}' does not take a wildcard certificate", "Use a certificate with the names of this site only.")
+        return "wildcard"
     return None
 
 
-def check_waiver(value: t.Any, today: t.Optional[datetime.date] = None) -> Finding:
+# Products.
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """What an application asks of the site's certificate."""
+
+    # One name per user below the domain, so only C(*.domain) will do.
+    wildcard: bool = False
+
+
+PRODUCTS: t.Dict[str, Product] = {"pryv": Product(wildcard=True)}
+
+
+def product_of(application: t.Any) -> Product:
+    """The needs of the application C(civitas_application); most need nothing of their own."""
+    return PRODUCTS.get(application, Product()) if isinstance(application, str) else Product()
+
+
+# Waivers.
+
+# Which rules a site may set aside for a while, and what that means. No waiver makes browsers take what they refuse.
+WAIVABLE: t.Dict[str, str] = {
+    "internal_ca": "people's browsers warn until they trust the internal CA",
+    "lets_encrypt": "the certificate names no organization, and whoever controls the name for a minute gets one",
+    "wildcard": "one stolen key impersonates every name below the domain",
+    "lifetime": "browsers may refuse a certificate that lasts so long",
+    "days_left": "the certificate has to be replaced again soon",
+}
+
+
+class Waiver(t.NamedTuple):
+    """A rule that is set aside, why, and up to which day."""
+
+    rule: str
+    reason: str
+    until: datetime.date
+
+    def days_left(self, today: datetime.date) -> int:
+        return (self.until - today).days
+
+
+def check_waivers(value: t.Any, today: t.Optional[datetime.date] = None) -> Finding:
+    """Is it a list of C({rule, reason, until}), each a known rule once, with a reason and a day that is neither past nor far off?"""
+    today = today or datetime.date.today()
+    advice = (
+        "Write a list such as [{rule: internal_ca, reason: The certificate has been ordered, "
+        f'until: "{(today + datetime.timedelta(days=30)).isoformat()}"}}].'
+    )
+    if not isinstance(value, list):
+        return ("is no list", advice)
+    findings = [_check_waiver(item, today, advice) for item in value]
+    rules = [item.get("rule") for item in value if isinstance(item, dict)]
+    findings += [(f"waives {rule} {rules.count(rule)} times", "Keep one of them.") for rule in WAIVABLE if rules.count(rule) > 1]
+    found = [finding for finding in findings if finding]
+    # Several of a long list would bury the first.
+    return ("; ".join(text for text, _remedy in found[:3]), found[0][1]) if found else None
+
+
+def _check_waiver(item: t.Any, today: datetime.date, advice: str) -> Finding:
+    if not isinstance(item, dict) or set(item) != set(Waiver._fields):
+        return ("has an item without exactly rule, reason and until", advice)
+    rule, reason = item["rule"], item["reason"]
+    if not isinstance(rule, str) or rule not in WAIVABLE:
+        told = repr(rule)[:40] if isinstance(rule, str) else "something"
+        return (f"names {told}, which is no rule that can be waived", f"Write one of {', '.join(WAIVABLE)}.")
+    if not isinstance(reason, str) or not 10 <= len(reason.strip()) <= 500 or len(reason.split()) < 2 or not reason.isprintable():
+        return (f"waives {rule} without a reason", f"Write a sentence of why {rule} is waived, as reason: ... (10 to 500 characters).")
+    finding = check_day(item["until"], today)
+    return (f"waives {rule} with a last day that {finding[0]}", finding[1]) if finding else None
+
+
+def waivers_of(value: t.Any, today: t.Optional[datetime.date] = None) -> t.List[Waiver]:
+    """The waivers in C(civitas_waivers) that hold; C(check_waivers) tells what is wrong with the others."""
+    today = today or datetime.date.today()
+    items = [item for item in value if _check_waiver(item, today, "") is None] if isinstance(value, list) else []
+    return [Waiver(str(item["rule"]), str(item["reason"]).strip(), _day(item["until"])) for item in items]
+
+
+def check_day(value: t.Any, today: t.Optional[datetime.date] = None) -> Finding:
     """Is C(value) a waiver's last day: a date, today or later, at most 90 days ahead?"""
     today = today or datetime.date.today()
-    advice = f'Write a day up to {(today + datetime.timedelta(days=MAX_WAIVER_DAYS)).isoformat()}, as "YYYY-MM-DD".'
+    advice = f'Write a day up to {(today + datetime.timedelta(days=MAX_WAIVER_DAYS)).isoformat()}, as until: "YYYY-MM-DD".'
     if isinstance(value, datetime.datetime):
         return ("holds a time and not a day", advice)
-    if isinstance(value, datetime.date):
-        day = value
-    else:
-        try:
-            if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-                raise ValueError
-            day = datetime.date.fromisoformat(value)
-        except ValueError:
-            return ("is no date", advice)
+    try:
+        day = _day(value)
+    except ValueError:
+        return ("is no date", advice)
     if day < today:
-        return (f"ended on {day.isoformat()}", f"Install a certificate that browsers trust. {advice}")
+        return (f"passed on {day.isoformat()}", f"Correct what was waived and remove the waiver. If it has to last longer: {advice}")
     if day > today + datetime.timedelta(days=MAX_WAIVER_DAYS):
         return (f"is more than {MAX_WAIVER_DAYS} days ahead", advice)
     return None
+
+
+def _day(value: t.Any) -> datetime.date:
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        return datetime.date(value.year, value.month, value.day)
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise ValueError("no date")
+    return datetime.date.fromisoformat(value)

@@ -18,6 +18,7 @@ import os
 import re
 import stat
 import typing as t
+from urllib.parse import urlsplit
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _policy
 from ansible_collections.civitas.hosting.plugins.module_utils._container_images import sha256_of
@@ -31,6 +32,9 @@ except ImportError:  # pragma: no cover - Python before 3.9 runs the import test
 Finding = t.Optional[t.Tuple[str, str]]
 
 TIERS = ("single",)
+CERTIFICATE_SOURCES = ("internal", "delivered", "acme")
+ACME_CHALLENGES = ("http-01", "dns-01")
+_ACME_DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
 PREFIX = "civitas_"
 
 
@@ -255,6 +259,66 @@ def check_path(value: t.Any) -> Finding:
     return finding
 
 
+def check_files(value: t.Any) -> Finding:
+    """Is it a list of different paths?"""
+    advice = "Write a list of files, such as [certificate/fullchain.pem, certificate/key.pem]."
+    if not isinstance(value, list):
+        return (f"is {show(value)}, {in_words(value)} and not a list", advice)
+    if not value:
+        return ("is empty", advice)
+    for item in value:
+        finding = check_path(item)
+        if finding:
+            return (f"has an item that {finding[0]}", finding[1])
+    twice = sorted({item for item in value if value.count(item) > 1})
+    return (f"names {show(twice[0])} twice", "Remove the repetition.") if twice else None
+
+
+def check_secret_name(value: t.Any) -> Finding:
+    """Can it be the name of a secret, and not the secret itself? It is not shown, because people mistake the one for the other."""
+    if isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,127}", value):
+        return None
+    return (
+        "is no name of a secret",
+        "Write a name such as certificate_passphrase here, and the secret itself into the secrets file under that name.",
+    )
+
+
+def check_switch(value: t.Any) -> Finding:
+    """Is it true or false?"""
+    return None if isinstance(value, bool) else (f"is {show(value)}, {in_words(value)}", "Write true or false.")
+
+
+def check_directory(value: t.Any) -> Finding:
+    """Is it the address of an ACME directory?"""
+    advice = f"Write the directory's address as the authority gives it, such as {_ACME_DIRECTORY}"
+    finding = check_text(value, advice)
+    if finding:
+        return finding
+    try:
+        parts = urlsplit(value)
+        sound = bool(parts.hostname) and parts.username is None and (parts.port or 443) > 0
+    except ValueError:
+        sound, parts = False, urlsplit("")
+    if not sound:
+        return (f"is {show(value)}: no address", advice)
+    if parts.scheme != "https":
+        return (f"is {show(value)}: only https proves who answers", advice)
+    return None
+
+
+def check_email(value: t.Any) -> Finding:
+    """Is it a mail address?"""
+    advice = "Write a mail address that somebody reads, such as certificates@example.org."
+    finding = check_text(value, advice)
+    if finding:
+        return finding
+    name, sign, domain = value.rpartition("@")
+    if not sign or not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}", name) or check_domain(domain.lower()):
+        return (f"is {show(value)}: no mail address", advice)
+    return None
+
+
 def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
     """The site-wide variables and their rules; C(applications) are those that the collection has roles for."""
     kinds = list(_policy.POLICIES)
@@ -270,7 +334,17 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_timezone": SiteVariable(False, check_timezone, "Etc/UTC"),
         "civitas_secrets_file": SiteVariable(False, check_path, '"{{ inventory_dir }}/secrets.yml"'),
         "civitas_ca_file": SiteVariable(False, check_path, '"{{ inventory_dir }}/ca.pem"'),
-        "civitas_accept_internal_ca_until": SiteVariable(False, _policy.check_waiver, '"2030-01-31"'),
+        "civitas_certificate_source": SiteVariable(False, lambda value: check_choice(value, CERTIFICATE_SOURCES), "internal"),
+        "civitas_certificate_files": SiteVariable(False, check_files, "[certificate/fullchain.pem, certificate/key.pem]"),
+        "civitas_certificate_passphrase_secret": SiteVariable(False, check_secret_name, "certificate_passphrase"),
+        "civitas_certificate_trust_file": SiteVariable(False, check_path, "certificate/root.pem"),
+        "civitas_certificate_fetch_missing": SiteVariable(False, check_switch, "true"),
+        "civitas_acme_directory": SiteVariable(False, check_directory, _ACME_DIRECTORY),
+        "civitas_acme_email": SiteVariable(False, check_email, "certificates@example.org"),
+        "civitas_acme_challenge": SiteVariable(False, lambda value: check_choice(value, ACME_CHALLENGES), "http-01"),
+        "civitas_acme_eab_key_id": SiteVariable(False, lambda value: check_text(value, "Write what the authority gave you."), "kid-1"),
+        "civitas_acme_eab_secret": SiteVariable(False, check_secret_name, "acme_eab_key"),
+        "civitas_waivers": SiteVariable(False, _policy.check_waivers, "[]"),
     }
 
 
@@ -334,16 +408,48 @@ def check_same_everywhere(hosts: t.Sequence[Host], variables: t.Iterable[str]) -
     return problems
 
 
-def check_environment(host: Host, roles: t.Sequence[str], public_site: bool) -> t.List[Problem]:
+def policy_of(host: Host) -> t.Optional[_policy.Policy]:
+    """The rules of the host's environment, or V(None) when it is unknown, which is told as a variable."""
+    kind = host.values.get("civitas_environment")
+    return _policy.POLICIES.get(kind) if isinstance(kind, str) else None
+
+
+def check_environment(host: Host, roles: t.Sequence[str]) -> t.List[Problem]:
     """Does the kind of environment allow what would be installed?"""
-    policy = _policy.POLICIES.get(host.values.get("civitas_environment", "")) if _hashable(host) else None
-    if policy is None:
+    policy = policy_of(host)
+    finding = _policy.check_application(policy, roles) if policy else None
+    return [Problem(host.name, "civitas_environment", finding[0], finding[1])] if finding else []
+
+
+# Which variables belong to which source of the certificate, and which of them it cannot do without.
+_OF_SOURCE = {
+    "delivered": ("files", "passphrase_secret", "trust_file", "fetch_missing"),
+    "acme": ("directory", "email", "challenge", "eab_key_id", "eab_secret"),
+}
+_NEEDED = ("civitas_certificate_files", "civitas_acme_directory", "civitas_acme_email")
+
+
+def check_certificate_variables(host: Host, variables: t.Mapping[str, SiteVariable]) -> t.List[Problem]:
+    """Do the variables of the site's certificate fit its source?"""
+    name = "civitas_certificate_source"
+    source = host.values.get(name, "internal")
+    if (name in host.names and name not in host.values) or source not in CERTIFICATE_SOURCES:
         return []
-    findings = [_policy.check_application(policy, roles)]
-    # A waiver that is set is judged as a variable.
-    if public_site and policy.application_installed and "civitas_accept_internal_ca_until" not in host.names:
-        findings.append(_policy.check_public_certificate(policy, "internal"))
-    return [Problem(host.name, "civitas_environment", finding[0], finding[1]) for finding in findings if finding]
+    problems = []
+    for other, parts in _OF_SOURCE.items():
+        prefix = "civitas_acme_" if other == "acme" else "civitas_certificate_"
+        for variable in (prefix + part for part in parts):
+            if other == source and variable in _NEEDED and variable not in host.names:
+                remedy = f"Write {variable}: {variables[variable].example}"
+                problems.append(Problem(host.name, variable, f"is not set, and {name} is '{source}'", remedy))
+            elif other != source and variable in host.names:
+                remedy = f"Write {name}: {other}, or remove {variable}."
+                problems.append(Problem(host.name, variable, f"is never used: {name} is {source!r}", remedy))
+    if source == "acme" and len({f"civitas_acme_eab_{part}" for part in ("key_id", "secret")} & host.names) == 1:
+        missing = "secret" if "civitas_acme_eab_key_id" in host.names else "key_id"
+        remedy = "Write both as the authority gave them, or neither."
+        problems.append(Problem(host.name, f"civitas_acme_eab_{missing}", "is not set, and the other half of the pair is", remedy))
+    return problems
 
 
 def check_hsts(host: str, environment: t.Any, max_age: t.Any) -> t.List[Problem]:
@@ -362,10 +468,6 @@ def check_hsts(host: str, environment: t.Any, max_age: t.Any) -> t.List[Problem]
             "Remove the line for the default of one year.",
         )
     ]
-
-
-def _hashable(host: Host) -> bool:
-    return isinstance(host.values.get("civitas_environment"), str)
 
 
 # The inventory.

@@ -90,9 +90,9 @@ def test_vendor_access():
 @pytest.mark.parametrize(
     ("issuer", "wildcard", "mandatory", "kinds"),
     [
-        ("bought", False, False, set(KINDS)),
-        ("bought", True, False, {"staging", "qa", "development"}),
-        ("bought", True, True, set(KINDS)),
+        ("other", False, False, set(KINDS)),
+        ("other", True, False, {"staging", "qa", "development"}),
+        ("other", True, True, set(KINDS)),
         ("lets_encrypt", False, False, {"staging", "qa", "development"}),
         ("lets_encrypt", True, True, {"staging", "qa", "development"}),
         ("internal", False, False, {"qa", "development"}),
@@ -102,25 +102,81 @@ def test_public_certificate(issuer, wildcard, mandatory, kinds):
     assert kinds_where(lambda policy: _policy.check_public_certificate(policy, issuer, wildcard, mandatory)) == kinds
 
 
-def test_internal_ca_with_a_waiver():
+def test_the_rule_that_is_broken_is_named():
     production = POLICIES["production"]
-    assert _policy.check_public_certificate(production, "internal", waiver="2026-12-01", today=TODAY) is None
-    problem, _remedy = _policy.check_public_certificate(production, "internal", waiver="2026-11-20", today=TODAY)
-    assert problem == "ended on 2026-11-20"
-    problem, remedy = _policy.check_public_certificate(production, "internal", today=TODAY)
-    assert "only qa, development" in problem
-    assert 'civitas_accept_internal_ca_until: "2026-12-21"' in remedy
+    assert _policy.check_public_certificate(production, "internal", True) == "internal_ca"
+    assert _policy.check_public_certificate(production, "lets_encrypt", True) == "lets_encrypt"
+    assert _policy.check_public_certificate(production, "other", True) == "wildcard"
+
+
+def test_days_at_hand_in():
+    days = {kind: POLICIES[kind].minimum_days_left for kind in KINDS}
+    assert days == {"production": 30, "staging": 14, "qa": 7, "backup": 30, "bastion": 30, "development": 1}
+
+
+@pytest.mark.parametrize(("application", "wildcard"), [("pryv", True), ("primero", False), ("demo", False), (None, False), ([], False)])
+def test_only_pryv_needs_a_wildcard(application, wildcard):
+    assert _policy.product_of(application).wildcard is wildcard
+
+
+WAIVER = {"rule": "internal_ca", "reason": "The certificate has been ordered.", "until": "2026-12-01"}
+
+
+def test_good_waivers_hold():
+    assert _policy.check_waivers([], TODAY) is None
+    waivers = [WAIVER, {"rule": "wildcard", "reason": "Old hosting until the move", "until": datetime.date(2026, 11, 21)}]
+    assert _policy.check_waivers(waivers, TODAY) is None
+    first, second = _policy.waivers_of(waivers, TODAY)
+    assert (first.rule, first.reason, first.days_left(TODAY)) == ("internal_ca", "The certificate has been ordered.", 10)
+    assert second.days_left(TODAY) == 0
+
+
+@pytest.mark.parametrize(
+    ("waivers", "problem", "remedy"),
+    [
+        ("internal_ca", "is no list", 'until: "2026-12-21"'),
+        ({"rule": "internal_ca"}, "is no list", "Write a list such as [{rule: internal_ca, reason: "),
+        (["internal_ca"], "has an item without exactly rule, reason and until", "Write a list such as"),
+        ([{**WAIVER, "by": "me"}], "has an item without exactly rule, reason and until", "Write a list such as"),
+        ([{"rule": "internal_ca", "until": "2026-12-01"}], "has an item without exactly", "Write a list such as"),
+        ([{**WAIVER, "rule": "wildcards"}], "names 'wildcards', which is no rule", "Write one of internal_ca, lets_encrypt, wildcard"),
+        ([{**WAIVER, "rule": "key_type"}], "no rule that can be waived", "lifetime, days_left."),
+        ([{**WAIVER, "rule": ["wildcard"]}], "names something, which is no rule", "Write one of"),
+        ([{**WAIVER, "reason": ""}], "waives internal_ca without a reason", "Write a sentence of why"),
+        ([{**WAIVER, "reason": "because"}], "waives internal_ca without a reason", "Write a sentence of why"),
+        ([{**WAIVER, "reason": " - - - "}], "waives internal_ca without a reason", "Write a sentence of why"),
+        ([{**WAIVER, "reason": "one two\nthree four"}], "waives internal_ca without a reason", "Write a sentence of why"),
+        ([{**WAIVER, "reason": "word " * 101}], "waives internal_ca without a reason", "10 to 500 characters"),
+        ([{**WAIVER, "reason": 5}], "waives internal_ca without a reason", "Write a sentence of why"),
+        ([{**WAIVER, "until": "2026-11-20"}], "with a last day that passed on 2026-11-20", "remove the waiver"),
+        ([{**WAIVER, "until": "2027-02-20"}], "with a last day that is more than 90 days ahead", "up to 2027-02-19"),
+        ([{**WAIVER, "until": None}], "with a last day that is no date", "up to 2027-02-19"),
+        ([WAIVER, WAIVER], "waives internal_ca 2 times", "Keep one"),
+        ([WAIVER, {**WAIVER, "rule": "x"}, {**WAIVER, "rule": "wildcard", "reason": ""}], "names 'x', which", "Write one of"),
+        ([WAIVER, {**WAIVER, "rule": "x"}, {**WAIVER, "rule": "wildcard", "reason": ""}], "; waives wildcard without", "Write one of"),
+    ],
+)
+def test_bad_waivers_are_refused(waivers, problem, remedy):
+    found = _policy.check_waivers(waivers, TODAY)
+    assert problem in found[0]
+    assert remedy in found[1]
+
+
+def test_only_waivers_in_force_set_a_rule_aside():
+    waivers = [{**WAIVER, "until": "2026-11-20"}, {**WAIVER, "rule": "wildcard", "reason": "no"}, {**WAIVER, "rule": "lets_encrypt"}, "x"]
+    assert [waiver.rule for waiver in _policy.waivers_of(waivers, TODAY)] == ["lets_encrypt"]
+    assert _policy.waivers_of("x", TODAY) == []
 
 
 @pytest.mark.parametrize("value", ["2026-11-21", "2027-02-19", TODAY, datetime.date(2027, 2, 19)])
-def test_good_waivers(value):
-    assert _policy.check_waiver(value, TODAY) is None
+def test_good_last_days(value):
+    assert _policy.check_day(value, TODAY) is None
 
 
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("2026-11-20", "ended on 2026-11-20"),
+        ("2026-11-20", "passed on 2026-11-20"),
         ("2027-02-20", "is more than 90 days ahead"),
         ("9999-12-31", "is more than 90 days ahead"),
         ("2026-13-01", "is no date"),
@@ -136,7 +192,7 @@ def test_good_waivers(value):
         (datetime.datetime(2026, 12, 1, 12), "holds a time and not a day"),
     ],
 )
-def test_bad_waivers(value, problem):
-    finding = _policy.check_waiver(value, TODAY)
+def test_bad_last_days(value, problem):
+    finding = _policy.check_day(value, TODAY)
     assert finding[0] == problem
     assert "2027-02-19" in finding[1]

@@ -38,7 +38,8 @@ def judge(one):
         *rules.check_unknown_site_names(one, VARIABLES),
         *rules.check_aliases(one),
         *rules.check_control_node(one),
-        *rules.check_environment(one, ["base", "app_demo"], True),
+        *rules.check_environment(one, ["base", "app_demo"]),
+        *rules.check_certificate_variables(one, VARIABLES),
         *rules.check_addresses([one]),
         *rules.check_same_everywhere([one], VARIABLES),
         *rules.check_single_server(one.values.get("civitas_tier"), [one.name]),
@@ -111,13 +112,19 @@ HOSTILE = [
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("name", list(VARIABLES))
 def test_hostile_values_are_refused_in_few_words(name, value):
-    paths = ("civitas_secrets_file", "civitas_ca_file")
-    if (name in paths and isinstance(value, str) and value.strip() and "\n" not in value and value.isprintable()) or (
-        name == "civitas_aliases" and value == []
+    paths = ("civitas_secrets_file", "civitas_ca_file", "civitas_certificate_trust_file")
+    # Paths and what an authority gave may be any text of one line.
+    texts = (*paths, "civitas_acme_eab_key_id")
+    if (name in texts and isinstance(value, str) and value.strip() and "\n" not in value and value.isprintable()) or (
+        name in ("civitas_aliases", "civitas_waivers") and value == []
     ):
         return
+    if (name == "civitas_certificate_fetch_missing" and value is True) or (name == "civitas_certificate_files" and value == ["a"]):
+        return
+    if name == "civitas_certificate_passphrase_secret" and value == "a":
+        return
     problems = rules.check_site_variables(host(**{name: value}), VARIABLES)
-    if name in paths and value == "\ud800":
+    if name in texts and value == "\ud800":
         return
     assert [problem.variable for problem in problems] == [name]
     text = rules.report(problems)
@@ -128,7 +135,7 @@ def test_hostile_values_are_refused_in_few_words(name, value):
 
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_rule_breaks_on_hostile_values(value):
-    for name in [*VALID, "ansible_port", "ansible_connection"]:
+    for name in [*VARIABLES, "ansible_host", "ansible_port", "ansible_connection"]:
         judge(host(**{name: value}))
 
 
@@ -169,7 +176,28 @@ def test_what_could_not_be_rendered_is_judged_elsewhere():
         ("civitas_aliases", "www.example.org", "a text and not a list", "[www.example.org]"),
         ("civitas_aliases", ["a.org", "B.org"], "has an item that is 'B.org': it has upper-case letters", "Write b.org"),
         ("civitas_aliases", ["a.org", "a.org"], "names a.org twice", "Remove"),
-        ("civitas_accept_internal_ca_until", "2020-01-01", "ended on 2020-01-01", "browsers trust"),
+        ("civitas_certificate_source", "bought", "is 'bought', which nobody knows", "Write one of internal, delivered, acme."),
+        ("civitas_certificate_files", "a.pem", "a text and not a list", "[certificate/fullchain.pem, certificate/key.pem]"),
+        ("civitas_certificate_files", [], "is empty", "[certificate/fullchain.pem, certificate/key.pem]"),
+        ("civitas_certificate_files", ["a.pem", "a.pem"], "names 'a.pem' twice", "Remove"),
+        ("civitas_certificate_files", ["certificate/"], "has an item that is 'certificate/': a directory", "path of a file"),
+        ("civitas_certificate_passphrase_secret", "Correct horse", "is no name of a secret", "into the secrets file"),
+        ("civitas_certificate_fetch_missing", "yes", "is 'yes', a text", "Write true or false."),
+        ("civitas_acme_directory", "acme.example.org", "is 'acme.example.org': no address", "such as https://"),
+        ("civitas_acme_directory", "http://acme.example.org/", "only https proves who answers", "such as https://"),
+        ("civitas_acme_directory", "https://me@acme.example.org/", "no address", "such as https://"),
+        ("civitas_acme_directory", "https://acme.example.org:x/", "no address", "such as https://"),
+        ("civitas_acme_email", "me", "is 'me': no mail address", "certificates@example.org"),
+        ("civitas_acme_email", "a b@example.org", "no mail address", "certificates@example.org"),
+        ("civitas_acme_email", "me@localdomain", "no mail address", "certificates@example.org"),
+        ("civitas_acme_challenge", "http", "is 'http': did you mean http-01?", "Write one of http-01, dns-01."),
+        ("civitas_waivers", {"rule": "wildcard"}, "is no list", "Write a list such as"),
+        (
+            "civitas_waivers",
+            [{"rule": "internal_ca", "reason": "It is on its way.", "until": "2020-01-01"}],
+            "waives internal_ca with a last day that passed on 2020-01-01",
+            "remove the waiver",
+        ),
     ],
 )
 def test_values(name, value, problem, remedy):
@@ -252,20 +280,76 @@ def test_site_variables_are_the_same_everywhere():
     assert problem.problem == "differs between hosts: 'records.example.org' on a, c; 'other.example.org' on b"
 
 
+def test_a_secret_in_place_of_its_name_is_not_shown():
+    (found,) = rules.check_site_variables(host(civitas_certificate_passphrase_secret="Correct Horse"), VARIABLES)
+    assert "orrect" not in rules.report([found])
+
+
+@pytest.mark.parametrize("kind", ["production", "staging", "qa", "development", "backup", "bastion"])
+def test_environments(kind):
+    refused = kind in ("backup", "bastion")
+    assert len(rules.check_environment(host(civitas_environment=kind), ["base", "app_demo"])) == refused
+    assert rules.check_environment(host(civitas_environment=kind), ["base"]) == []
+
+
+DELIVERED = {"civitas_certificate_source": "delivered", "civitas_certificate_files": ["a.pem"]}
+ACME = {
+    "civitas_certificate_source": "acme",
+    "civitas_acme_directory": "https://acme.example.org/directory",
+    "civitas_acme_email": "certificates@example.org",
+}
+
+
 @pytest.mark.parametrize(
-    ("kind", "problems"), [("backup", 1), ("bastion", 1), ("qa", 0), ("development", 0), ("production", 1), ("staging", 1)]
+    "changes",
+    [
+        {},
+        {"civitas_certificate_source": "internal"},
+        DELIVERED,
+        {**DELIVERED, "civitas_certificate_trust_file": "root.pem", "civitas_certificate_fetch_missing": True},
+        ACME,
+        {**ACME, "civitas_acme_challenge": "dns-01", "civitas_acme_eab_key_id": "1", "civitas_acme_eab_secret": "eab"},
+        # An unknown source is told as a variable.
+        {"civitas_certificate_source": "bought", "civitas_certificate_files": ["a.pem"]},
+    ],
 )
-def test_environments(kind, problems):
-    assert len(rules.check_environment(host(civitas_environment=kind), ["base", "app_demo"], True)) == problems
-    assert len(rules.check_environment(host(civitas_environment=kind), ["base"], False)) == 0
+def test_variables_that_fit_the_source_of_the_certificate(changes):
+    assert rules.check_certificate_variables(host(**changes), VARIABLES) == []
 
 
-def test_production_with_the_internal_ca_needs_a_waiver():
-    (problem,) = rules.check_environment(host(civitas_environment="production"), ["nginx"], True)
-    assert "browsers do not trust the internal CA" in problem.problem
-    assert "civitas_accept_internal_ca_until: " in problem.remedy
-    waived = host(civitas_environment="production", civitas_accept_internal_ca_until="2026-12-01")
-    assert rules.check_environment(waived, ["nginx"], True) == []
+@pytest.mark.parametrize(
+    ("changes", "variable", "problem", "remedy"),
+    [
+        (
+            {"civitas_certificate_files": ["a.pem"]},
+            "files",
+            "is never used: civitas_certificate_source is 'internal'",
+            ": delivered, or remove",
+        ),
+        (
+            {**ACME, "civitas_certificate_trust_file": "a"},
+            "trust_file",
+            "is never used: civitas_certificate_source is 'acme'",
+            ": delivered",
+        ),
+        ({**DELIVERED, "civitas_acme_email": "a@b.org"}, "email", "is never used", "Write civitas_certificate_source: acme, or remove"),
+        (
+            {**DELIVERED, "civitas_certificate_files": ...},
+            "files",
+            "is not set, and civitas_certificate_source is 'delivered'",
+            "fullchain.pem",
+        ),
+        ({**ACME, "civitas_acme_directory": ...}, "directory", "is not set", "Write civitas_acme_directory: https://"),
+        ({**ACME, "civitas_acme_email": ...}, "email", "is not set", "Write civitas_acme_email: "),
+        ({**ACME, "civitas_acme_eab_key_id": "1"}, "eab_secret", "the other half of the pair is", "both"),
+        ({**ACME, "civitas_acme_eab_secret": "a"}, "eab_key_id", "the other half of the pair is", "both"),
+    ],
+)
+def test_variables_that_do_not_fit_the_source(changes, variable, problem, remedy):
+    (found,) = rules.check_certificate_variables(host(**changes), VARIABLES)
+    assert found.variable.endswith(f"_{variable}")
+    assert problem in found.problem
+    assert remedy in found.remedy
 
 
 @pytest.mark.parametrize("max_age", [0, "0", -1, 0.0])

@@ -341,7 +341,10 @@ def test_a_directory_as_inventory(site):
 
 def test_the_kind_of_environment(site):
     site.variables(civitas_environment="production")
-    assert "do not trust the internal CA" in site.validate().only()["problem"]
+    found = site.validate().only()
+    assert found["variable"] == "civitas_certificate_source"
+    assert found["problem"].startswith("policy_internal_ca: ") and "do not trust the internal CA" in found["problem"]
+    assert "add to civitas_waivers: {rule: internal_ca, " in found["remedy"]
     site.variables(civitas_environment="backup")
     assert "app_demo would be installed" in site.validate().only()["problem"]
 
