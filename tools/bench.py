@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a single server costs: a check of the fresh host, the first run, a check and a run when nothing changes.
+"""What things cost.
 
-    python -m tools.bench           on a fresh server of its own, removed at the end
-    python -m tools.bench --demo    on the running demonstration server (only the two runs that change nothing)
+    runs         a single server: a check of the fresh host, the first run, a check and a run when nothing changes
+    chains       milliseconds until certificates that are handed in are accepted or refused
+    handshakes   TLS handshakes a second: ECDSA, RSA, the distribution's nginx
+    requests     requests a second through the edge and without it
 
-Prints a table; writes .cache/bench.json. Figures of one machine at one time: compare ratios, not seconds.
+    python -m tools.bench                 all of it, on fresh servers of its own, removed at the end
+    python -m tools.bench chains requests some parts
+    python -m tools.bench runs --demo     on the running demonstration server (only the two runs that change nothing)
+
+Prints tables; writes .cache/bench.json, where parts that were not measured keep their last figures. Figures of one machine at one time:
+compare ratios, not seconds.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -18,10 +26,12 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from tools import bed
+from tools import bed, bench_tls
 from tools.bed import BedError, say
 
 RESULT = bed.CACHE / "bench.json"
@@ -137,18 +147,44 @@ def bench(on_demo: bool) -> list[Figures]:
     return results
 
 
-def main() -> int:
+def store(path: Path, parts: Mapping[str, Any]) -> None:
+    """Write figures; parts that are not among them keep those of their last time."""
     try:
-        results = bench("--demo" in sys.argv[1:])
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    machine = {"cores": os.cpu_count(), "kernel": os.uname().release}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**known, "machine": machine, **parts}, indent=2) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.bench")
+    choices = ("runs", *bench_tls.PARTS)
+    parser.add_argument("part", nargs="*", help=f"{', '.join(choices)}; default: all")
+    parser.add_argument("--demo", action="store_true", help="measure the runs on the running demonstration server")
+    parser.add_argument("--seconds", type=float, default=3, help="length of a round of chains, handshakes and requests (default: 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
+    parser.add_argument("--result", type=Path, default=RESULT, help="file for the figures as JSON")
+    parser.add_argument("--prefix", default="civitas-bench", help="how the names of the bench's own servers begin")
+    options = parser.parse_args(argv)
+    if unknown := set(options.part) - set(choices):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; write some of: {', '.join(choices)}")
+    parts = options.part or ["runs"] if options.demo else options.part or choices
+    try:
+        if "runs" in parts:
+            figures = bench(options.demo)
+            store(options.result, {"runs": [asdict(each) for each in figures]})
+            print(f"runs of the single server\n\n{table(figures)}")
+            print("per module, second run: " + ", ".join(f"{module} {count}" for module, count in figures[-1].calls.items()))
+        measured = bench_tls.measure(parts, options.seconds, options.rounds, options.prefix)
     except BedError as error:
         print(error, file=sys.stderr)
         return 1
-    machine = {"cores": os.cpu_count(), "kernel": os.uname().release}
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({"machine": machine, "runs": [asdict(figures) for figures in results]}, indent=2) + "\n")
-    print(table(results))
-    print("per module, second run: " + ", ".join(f"{module} {count}" for module, count in results[-1].calls.items()))
-    print(f"as JSON: {RESULT.relative_to(bed.ROOT)}")
+    store(options.result, {part: [row.as_dict() for row in rows] for part, rows in measured.items()})
+    for part, rows in measured.items():
+        print(f"\n{bench_tls.PARTS[part]}\n\n{bench_tls.table(rows)}")
+    print(f"\nas JSON: {options.result}")
     return 0
 
 
