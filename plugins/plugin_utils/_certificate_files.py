@@ -38,6 +38,8 @@ MAXIMUM_SIZE = 1024 * 1024
 MAXIMUM_MEMBERS = 100
 # A TLS library refuses larger keys, and trying them takes minutes.
 MAXIMUM_KEY_SIZE = 32 * 1024
+# Windows makes PKCS#12 with 2 000 rounds, careful programs with 600 000; a file may ask for more than a day's worth.
+MAXIMUM_ROUNDS = 2_000_000
 # After so many broken parts of a file its next ones say nothing new.
 MAXIMUM_BROKEN_PARTS = 5
 
@@ -237,10 +239,10 @@ class _Reader:
     def _block(self, name: str, label: str, body: str) -> None:
         if label in ("EC PARAMETERS", "DH PARAMETERS", "X9.42 DH PARAMETERS", "DSA PARAMETERS"):
             return
-        if label == "OPENSSH PRIVATE KEY":
-            raise _Unreadable("unreadable", "is a key for SSH, not for a certificate")
         if label.endswith("PRIVATE KEY"):
             self.kinds.add("key")
+        if label == "OPENSSH PRIVATE KEY":
+            raise _Unreadable("unreadable", "is a key for SSH, not for a certificate")
         headers, der = _decoded(body)
         if "Proc-Type" in headers:
             # The cipher stands in the headers, so this one goes to the library as the text it came as, without its wrapping.
@@ -299,6 +301,7 @@ class _Reader:
             raise _Unreadable("unreadable", f"is damaged: no certificate can be read from it ({_first_line(why)})")
         if len(der) > MAXIMUM_KEY_SIZE:
             raise _Unreadable("unreadable", _UNKNOWN)
+        _refuse_slow(der)
         # Whether key and certificate work together is tried when they are taken in; the library's own test takes seconds for large keys.
         self._key(lambda passphrase: serialization.load_der_private_key(der, passphrase, unsafe_skip_rsa_key_validation=True))
 
@@ -324,6 +327,7 @@ class _Reader:
             self._certificate(one)
 
     def _pkcs12(self, der: bytes) -> None:
+        _refuse_slow(der)
         store = self._open(lambda passphrase: pkcs12.load_pkcs12(der, passphrase), "PKCS#12 file", [*self.passphrases, None])
         certificates = [*([store.cert] if store.cert else []), *store.additional_certs]
         for one in certificates:
@@ -433,6 +437,29 @@ def _extent(der: bytes) -> int:
     if der[1] == 0x80:
         return len(der)
     return header + (der[1] if header == 2 else int.from_bytes(der[2:header], "big"))
+
+
+def _refuse_slow(der: bytes) -> None:
+    """Refuse a structure that asks for too many rounds of key derivation: in all of them that is the number that follows the salt."""
+    pending, steps = [memoryview(der)], 0
+    while pending:
+        content = pending.pop()
+        salted = False
+        while len(content) > 1:
+            tag, length, header = content[0], content[1], 2
+            if length == 0x80:
+                length = len(content) - 2
+            elif length > 0x80:
+                header += length & 0x7F
+                length = int.from_bytes(content[2:header], "big")
+            value, content = content[header : header + length], content[header + length :]
+            steps += 1
+            if steps > 10000 or (tag == 0x02 and salted and int.from_bytes(value[:16], "big") > MAXIMUM_ROUNDS):
+                raise _Unreadable("unreadable", "is encrypted in a way that takes too long to open")
+            salted = tag == 0x04
+            # Constructed ones, and the octets in which PKCS#12 wraps the next layer.
+            if tag & 0x20 or (tag == 0x04 and value[:1] == b"\x30"):
+                pending.append(value)
 
 
 def _first_line(text: str) -> str:
