@@ -12,7 +12,7 @@ Everything of a certificate lies below C(<store>/<name>)::
     key.pem       -> current/key.pem
     current       -> .generations/7             renaming a new link over it replaces both files in one step
     .generations/7/{fullchain,key}.pem          a pair; the higher number is the newer one
-    .generations/pending                        while a pair is not proven: the number of the one before it
+    .generations/pending                        while a pair is not proven: its number and that of the one before it
     .generations/back -> .generations/6         renamed over C(current) it brings that one back
 
 The directory itself changes with a swap only, so it is newer than a service that has not loaded the pair. It can be mounted into a
@@ -25,6 +25,7 @@ import contextlib
 import fcntl
 import grp
 import ipaddress
+import json
 import os
 import pwd
 import shutil
@@ -60,11 +61,20 @@ class Owner(t.NamedTuple):
             raise StoreError(f"{error.args[0]}: install the package that makes this user or group first, or name another owner") from error
 
 
+class Pending(t.NamedTuple):
+    """A change that is not proven yet: from which generation to which; a V(fresh) one exists for this change only."""
+
+    previous: str
+    new: str
+    fresh: bool
+
+
 class Store:
     """The certificates below one directory, for example C(/etc/civitas/certificates)."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._locked = False
 
     # What is there
 
@@ -109,6 +119,10 @@ class Store:
         """The certificates of a generation in PEM; empty when there are none."""
         return _read(os.path.join(self._generation(name, generation), CHAIN))
 
+    def key_is(self, name: str, key: str) -> bool:
+        """Whether the key in use is C(key) (PEM)."""
+        return bool(key) and _read(os.path.join(self.path, name, KEY)) == key
+
     # New pairs
 
     def request(self, name: str, owner: Owner) -> t.Tuple[str, str]:
@@ -119,8 +133,8 @@ class Store:
         """
         owner.ids()
         self.settle(name, 1)
-        generation, directory = self._make(name)
-        key = os.path.join(directory, KEY)
+        generation = self._next(name)
+        key = os.path.join(self._make(name, generation), KEY)
         old_mask = os.umask(0o077)
         try:
             _openssl(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key])
@@ -139,57 +153,56 @@ class Store:
         if not os.path.isdir(directory):
             raise StoreError(f"{name}: the key made for this certificate is gone; run again")
         _write(os.path.join(directory, CHAIN), certificate, 0o644)
-        self.judge(name, generation, [], ca_file)
+        try:
+            self.judge(name, generation, [], ca_file)
+        except StoreError:
+            shutil.rmtree(directory)
+            raise
         self.swap(name, generation)
         self.settle(name, 1)
 
-    def stage(self, name: str, owner: Owner, chain: str, key: str) -> str:
-        """Write a pair that was brought into a new generation that nothing points to yet; returns the generation.
-
-        Raises:
-            StoreError: unknown owner. OSError: no space. Nothing is left then.
-        """
-        owner.ids()
-        generation, directory = self._make(name)
-        try:
-            _write(os.path.join(directory, KEY), key, 0o600)
-            _give(os.path.join(directory, KEY), owner)
-            _write(os.path.join(directory, CHAIN), chain, 0o644)
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        return generation
+    def stage(self, name: str, generation: str, owner: Owner, chain: str, key: str) -> None:
+        """Write a pair that was brought into a new generation that nothing points to yet."""
+        directory = self._make(name, generation)
+        _write(os.path.join(directory, KEY), key, 0o600)
+        _give(os.path.join(directory, KEY), owner)
+        _write(os.path.join(directory, CHAIN), chain, 0o644)
 
     def judge(self, name: str, generation: str, hosts: t.Sequence[str], ca_file: str = "") -> None:
-        """Let openssl judge the pair of a generation; one that fails is removed.
+        """Let openssl judge the pair of a generation.
 
         Args:
             hosts: the names and addresses it must be valid for.
             ca_file: the roots to trust; the host's own when empty.
 
         Raises:
-            StoreError: in the words of openssl; the pair in use stays.
+            StoreError: in the words of openssl.
         """
         directory = self._generation(name, generation)
         chain = os.path.join(directory, CHAIN)
         trust = ["-no-CApath", "-no-CAstore", "-CAfile", ca_file] if ca_file else []
-        try:
-            for option in [_host_option(host) for host in hosts] or [[]]:
-                _openssl(["verify", "-x509_strict", "-purpose", "sslserver", *option, *trust, "-untrusted", chain, chain])
-            if _openssl(["x509", "-in", chain, "-noout", "-pubkey"]) != _openssl(["pkey", "-in", os.path.join(directory, KEY), "-pubout"]):
-                raise StoreError(f"{name}: the certificate does not belong to the key")
-        except StoreError:
-            shutil.rmtree(directory)
-            raise
+        for option in [_host_option(host) for host in hosts] or [[]]:
+            _openssl(["verify", "-x509_strict", "-purpose", "sslserver", *option, *trust, "-untrusted", chain, chain])
+        if _openssl(["x509", "-in", chain, "-noout", "-pubkey"]) != _openssl(["pkey", "-in", os.path.join(directory, KEY), "-pubout"]):
+            raise StoreError(f"{name}: the certificate does not belong to the key")
+
+    def covers(self, name: str, generation: str, host: str) -> bool:
+        """Whether the certificate of a generation is for a name or an address."""
+        option = "-checkip" if _host_option(host)[0] == "-verify_ip" else "-checkhost"
+        chain = os.path.join(self._generation(name, generation), CHAIN)
+        # The exit status is 0 either way.
+        return "does match" in _openssl(["x509", "-in", chain, "-noout", option, host], fail=False)
 
     # Swapping
 
-    def arm(self, name: str) -> str:
-        """Prepare the way back to the pair in use; returns its generation. Everything that needs space is written here."""
-        previous = self.current(name)
-        self._link(name, previous, "back")
-        _write(self._state(name, "pending"), previous, 0o644)
-        return previous
+    def arm(self, name: str, generation: str = "") -> Pending:
+        """Begin a change to a generation that there is, or else to a new one. Everything that the way back needs is written here."""
+        change = Pending(self.current(name), generation or self._next(name), not generation)
+        self._make(name)
+        if change.previous:
+            self._link(name, change.previous, "back")
+        _write(self._state(name, "pending"), json.dumps(change), 0o644)
+        return change
 
     def swap(self, name: str, generation: str) -> None:
         """Make C(generation) the pair that is used, in one step."""
@@ -208,40 +221,40 @@ class Store:
         os.replace(self._state(name, "back"), os.path.join(self.path, name, "current"))
         _sync(os.path.join(self.path, name))
 
-    def pending(self, name: str) -> str:
-        """What a run left that was cut off.
+    def pending(self, name: str) -> t.Optional[Pending]:
+        """The change that was begun and not ended; V(None) when there is none."""
+        try:
+            return Pending(*json.loads(_read(self._state(name, "pending"))))
+        except (ValueError, TypeError):
+            return None
 
-        Returns:
-            Empty; V(staged), the swap had not happened; V(swapped), the pair in use is not proven; V(returned), it is the old one again but
-            its users may not know.
-        """
-        if not os.path.lexists(self._state(name, "pending")):
-            return ""
-        if not os.path.lexists(self._state(name, "back")):
-            return "returned"
-        return "staged" if _read(self._state(name, "pending")) == self.current(name) else "swapped"
+    def has_way_back(self, name: str) -> bool:
+        """Whether the way back was prepared and not taken."""
+        return os.path.lexists(self._state(name, "back"))
 
     def settle(self, name: str, keep: int) -> None:
-        """The pair in use is the right one: forget the way back, and remove all generations but C(keep) of the newest."""
+        """The pair in use is the right one: end the change, and remove all generations but C(keep) of the newest."""
+        change = self.pending(name)
+        current = self.current(name)
+        if change and change.fresh and change.new != current:
+            shutil.rmtree(self._generation(name, change.new), ignore_errors=True)
         for state in ("pending", "back", "next"):
             _unlink(self._state(name, state))
-        current = self.current(name)
         others = [generation for generation in self.generations(name) if generation != current]
         for generation in others[: max(0, len(others) + 1 - keep)]:
-            self.remove(name, generation)
-
-    def remove(self, name: str, generation: str) -> None:
-        """Remove a generation that is not in use."""
-        shutil.rmtree(self._generation(name, generation))
+            shutil.rmtree(self._generation(name, generation))
 
     @contextlib.contextmanager
     def lock(self, patience: float) -> t.Iterator[None]:
-        """Only one installer at a time; the lock ends with its process, however that ends.
+        """Only one installer at a time; within it, it may be taken again. It ends with its process, however that ends.
 
         Raises:
             StoreError: another one still had it after C(patience) seconds.
         """
-        os.makedirs(self.path, mode=0o755, exist_ok=True)
+        if self._locked:
+            yield
+            return
+        _directory(self.path)
         descriptor = os.open(os.path.join(self.path, ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             until = time.monotonic() + patience
@@ -253,8 +266,10 @@ class Store:
                     if time.monotonic() >= until:
                         raise StoreError(f"another installation is at work in {self.path}; wait for its end and run again") from None
                     time.sleep(0.1)
+            self._locked = True
             yield
         finally:
+            self._locked = False
             os.close(descriptor)
 
     # Paths
@@ -265,18 +280,19 @@ class Store:
     def _state(self, name: str, state: str) -> str:
         return os.path.join(self.path, name, GENERATIONS, state)
 
-    def _make(self, name: str) -> t.Tuple[str, str]:
+    def _next(self, name: str) -> str:
+        # The number of a pair that was refused may be used again; one that is in use or kept never is.
+        return str(int((self.generations(name) or ["0"])[-1]) + 1)
+
+    def _make(self, name: str, generation: str = "") -> str:
+        """Make the directories of a certificate, or of one of its generations, for everybody to pass, whatever the umask."""
         public = os.path.join(self.path, name)
-        if os.path.islink(public) or (
-            os.path.isdir(public) and os.listdir(public) and not os.path.isdir(os.path.join(public, GENERATIONS))
-        ):
+        inner = os.path.join(public, GENERATIONS)
+        if os.path.islink(public) or (os.path.isdir(public) and os.listdir(public) and not os.path.isdir(inner)):
             raise StoreError(f"{public} was not made by this collection; move it away and run again")
-        os.makedirs(os.path.join(public, GENERATIONS), mode=0o755, exist_ok=True)
-        # A number that was removed because it was refused may be used again; one that is in use or kept never is.
-        generation = str(int((self.generations(name) or ["0"])[-1]) + 1)
-        directory = self._generation(name, generation)
-        os.mkdir(directory, 0o755)
-        return generation, directory
+        for directory in (self.path, public, inner, *([self._generation(name, generation)] if generation else [])):
+            _directory(directory)
+        return self._generation(name, generation)
 
     def _link(self, name: str, generation: str, state: str) -> None:
         path = self._state(name, state)
@@ -330,6 +346,12 @@ def _write(path: str, text: str, mode: int) -> None:
         _unlink(temporary)
         raise
     _sync(os.path.dirname(path))
+
+
+def _directory(path: str) -> None:
+    if not os.path.isdir(path):
+        os.makedirs(path)
+        os.chmod(path, 0o755)
 
 
 def _unlink(path: str) -> None:
