@@ -72,6 +72,9 @@ def main(arguments: t.Sequence[str]) -> int:
     install.add_argument("name")
     install.add_argument("--chain", required=True, help="file with the certificates in PEM, the server's own first")
     install.add_argument("--key", required=True, help="file with the private key in PEM, without passphrase")
+    install.add_argument(
+        "--trust", default="", help="file with the roots to judge it by, in PEM; the declared or the host's own unless given"
+    )
     rollback = commands.add_parser("rollback", help="bring the pair from before back into use, proven in the same way")
     rollback.add_argument("name")
     rollback.add_argument("--generation", default="", help="which one, see 'list'; the one before unless given")
@@ -82,7 +85,7 @@ def main(arguments: t.Sequence[str]) -> int:
     try:
         found = settings(options.config)
         if options.command == "install":
-            return _install(found, options.name, options.chain, options.key)
+            return _install(found, options.name, options.chain, options.key, options.trust)
         if options.command == "rollback":
             return _roll_back(found, options.name, options.generation)
         return {"list": _list, "status": _status, "watch": _watch}[options.command](found)
@@ -104,7 +107,7 @@ def _spec(found: Settings, name: str) -> Spec:
     return found.specs[name]
 
 
-def _install(found: Settings, name: str, chain_file: str, key_file: str) -> int:
+def _install(found: Settings, name: str, chain_file: str, key_file: str, trust_file: str) -> int:
     spec = _spec(found, name)
     with open(chain_file, encoding="ascii", errors="replace") as file:
         chain = "".join(wire.certificates(file.read()))
@@ -112,7 +115,7 @@ def _install(found: Settings, name: str, chain_file: str, key_file: str) -> int:
         key = file.read()
     if not chain:
         raise ProgramError(f"{chain_file} holds no certificate in PEM")
-    outcome = Installer(found.store, spec).install(chain, key, found.trust[name])
+    outcome = Installer(found.store, spec).install(chain, key, trust_file or found.trust[name])
     return _tell(name, outcome.changed, outcome.generation, outcome.notes)
 
 

@@ -14,11 +14,11 @@ author: The founders of civitas.hosting (@civitas-hosting)
 description:
   - The files of a delivery lie on the controller, in whatever form the issuer sent them. They are read, put in order and judged there; all
     problems of all deliveries are told at once, each with what to ask the issuer for, and nothing is changed then.
-  - A pair that is not in use on the host yet is sent there, judged once more by the host's C(openssl), and brought into use - both files are
-    swapped in one step, its users judge it and load it, and every endpoint is asked on a new connection until it presents the new
+  - A pair that is not in use on the host yet is sent there, judged once more by the host's C(openssl), and brought into use - both files
+    are swapped in one step, its users judge it and load it, and every endpoint is asked on a new connection until it presents the new
     certificate.
-  - What cannot be proven is taken back by itself - the pair from before is swapped in again, its users are told, and the task fails with the
-    reason. A run that was cut off in between is ended or taken back by the next one.
+  - What cannot be proven is taken back by itself - the pair from before is swapped in again, its users are told, and the task fails with
+    the reason. A run that was cut off in between is ended or taken back by the next one.
   - The first pair of a name is put in place only, as nobody can use it yet.
   - One module call when nothing changes, one more when a pair is installed. Keys are sent only then.
 attributes:
@@ -80,8 +80,8 @@ options:
         default: []
       verify:
         description:
-          - Commands that judge the configuration with the new pair before anybody loads it, such as C(nginx -t). They are run without a shell,
-            and not when none of O(certificates[].reload_units) runs.
+          - Commands that judge the configuration with the new pair before anybody loads it, such as C(nginx -t). They are run without a
+            shell, and not when none of O(certificates[].reload_units) runs.
         type: list
         elements: str
         default: []
