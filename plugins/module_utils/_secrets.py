@@ -113,7 +113,7 @@ def check_value(name: str, value: t.Any, path: str) -> str:
 class SecretsFile:
     """The secrets file at C(path), read and written with C(vault).
 
-    A value that is in the file is never changed. Missing values are added under a lock, so that parallel processes agree on one.
+    A value that is in the file is changed only by C(change). All writing is done under a lock, so that parallel processes agree.
 
     Args:
         path: the file; it need not exist, its directory must.
@@ -121,7 +121,7 @@ class SecretsFile:
         new_identity: C((label, secret)) with which a new file is encrypted; the first secret of C(vault) when left out.
     """
 
-    def __init__(self, path: str, vault: t.Any, new_identity: t.Optional[t.Tuple[str, t.Any]] = None) -> None:
+    def __init__(self, path: str, vault: t.Any, new_identity: t.Optional[t.Tuple[t.Optional[str], t.Any]] = None) -> None:
         if not isinstance(path, str) or not path or re.search(r"[\x00-\x1f\x7f]", path):
             raise SecretsError(f"{path!r:.60} is no path of a secrets file", ADVICE_PATH)
         # The true file behind a link, because it is replaced by renaming.
@@ -167,6 +167,35 @@ class SecretsFile:
                     self._write(content, added)
         values = self._read().values
         return {name: check_value(name, values[name], self.path) for name in factories}
+
+    def change(self, names: t.Sequence[str], function: t.Callable[[t.Dict[str, str]], t.Mapping[str, str]]) -> t.Dict[str, str]:
+        """Replace values that the program keeps for itself, under the lock.
+
+        Args:
+            names: what C(function) gets, with an empty text for what the file does not have.
+            function: the current values to those that are wanted. What it leaves out, or returns as it was, stays as it is.
+
+        Returns:
+            All C(names) with their values as they are now.
+
+        Raises:
+            SecretsError: file or a value cannot be used, or the file cannot be written; then nothing was written.
+        """
+        for name in names:
+            check_name(name)
+        with self._lock():
+            content = self._read()
+            before = {name: check_value(name, content.values.get(name), self.path) if name in content.values else "" for name in names}
+            wanted = {**before, **function(dict(before))}
+            changed = {name: check_value(name, value, self.path) for name, value in wanted.items() if value != before.get(name, "")}
+            if changed:
+                self._write(content, changed)
+        return wanted
+
+    def sibling(self, path: str) -> SecretsFile:
+        """Return another secrets file, which is encrypted like this one when it is made."""
+        content = self._read()
+        return SecretsFile(path, self._vault, (content.label, content.secret) if content.secret is not None else self._new_identity)
 
     def check_writable(self) -> None:
         """See that a value could be added.
@@ -224,7 +253,8 @@ class SecretsFile:
         self._need_password()
         wanted = {**content.values, **added}
         # Appended, so that comments and order of what people wrote stay; a text that cannot be appended to is written anew.
-        text = content.text.rstrip("\n") + "\n" if content.text.strip() else "---\n"
+        kept = _without(content.text, [name for name in added if name in content.values])
+        text = kept.rstrip("\n") + "\n" if kept.strip() else "---\n"
         text += _dump(added)
         try:
             appended = _mapping(text, self.path) == wanted
@@ -296,6 +326,13 @@ def _mapping(text: str, path: str) -> t.Dict[str, t.Any]:
     if not isinstance(values, dict):
         raise SecretsError(f"{path} holds {in_words(values)} and not a mapping", f"Run ansible-vault edit {path} and {_LINES}")
     return values
+
+
+def _without(text: str, names: t.Sequence[str]) -> str:
+    """C(text) without the lines of these names: the line that begins with the name, and what is indented below it."""
+    for name in names:
+        text = re.sub(rf"^{re.escape(name)}[ ]*:.*\n?(?:(?:[ \t].*)?\n|[ \t].*\Z)*", "", text, flags=re.MULTILINE)
+    return text
 
 
 def _dump(values: t.Mapping[str, t.Any]) -> str:

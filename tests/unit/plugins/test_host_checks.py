@@ -214,6 +214,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+POLICY = _internal_ca.Policy("test", ["records.test"], datetime.timedelta(days=90), datetime.timedelta(days=30))
+
+
+def new_ca() -> _internal_ca.Ca:
+    now = datetime.datetime.now(datetime.UTC)
+    return _internal_ca.renew(_internal_ca.Ca(), _internal_ca.create_root("test", now), POLICY, [], now)
+
+
 @dataclass
 class Tls:
     """A real HTTPS server for the name `records.test`, with a CA of its own."""
@@ -233,10 +241,8 @@ class Tls:
     def issue(self, file: str, days: float, ago: float = 0) -> None:
         """Another certificate for the same key and name, made so many days ago."""
         now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=ago)
-        pem = _internal_ca.issue(
-            self.ca, (self.directory / "request.pem").read_text(), ["records.test"], now, datetime.timedelta(days=days)
-        )
-        Path(file).write_text(pem + self.ca.certificate)
+        policy = POLICY._replace(lifetime=datetime.timedelta(days=days))
+        Path(file).write_text(_internal_ca.issue(self.ca, (self.directory / "request.pem").read_text(), ["records.test"], policy, now))
 
     def context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -250,14 +256,14 @@ class Tls:
 
 @pytest.fixture(name="tls")
 def _tls(tmp_path: Path) -> Iterator[Tls]:
-    tls = Tls(tmp_path, _internal_ca.create_ca("test", datetime.datetime.now(datetime.UTC)))
+    tls = Tls(tmp_path, new_ca())
     subprocess.run(
         ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x",
          "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "request.pem")],
         check=True, capture_output=True,
     )  # fmt: skip
     tls.issue(tls.chain, days=20)
-    Path(tls.ca_file).write_text(tls.ca.certificate)
+    Path(tls.ca_file).write_text(tls.ca.root)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.socket = tls.context().wrap_socket(server.socket, server_side=True)
     tls.port = server.server_address[1]
@@ -320,7 +326,7 @@ def test_a_certificate_that_is_not_right(tls: Tls, other: dict[str, object], evi
 
 def test_a_certificate_of_another_ca_is_refused(tls: Tls, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
-    other.write_text(_internal_ca.create_ca("test", datetime.datetime.now(datetime.UTC)).certificate)
+    other.write_text(new_ca().root)
     result = tls.check(ca_file=str(other))
     assert result["ok"] is False
     assert "records.test on" in str(result["evidence"])

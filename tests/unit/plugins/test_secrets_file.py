@@ -322,3 +322,61 @@ def test_any_text_comes_back_unchanged(tmp_path_factory, values):
 def test_a_big_value(path):
     big = "x y\n" * 2_500_000
     assert SecretsFile(path, vault()).ensure({"big": lambda: big}) == {"big": big}
+
+
+def test_changes_what_the_program_keeps_and_nothing_else(path):
+    text = f"# bought in March\ntoken: '{CANARY}' # by hand\nkept: |\n  one\n\n  two\nlast: 'the last'\n"
+    put(path, text)
+    store = SecretsFile(path, vault())
+    seen = []
+
+    def function(values):
+        seen.append(values)
+        return {"kept": PEM, "fresh": "new-value"}
+
+    assert store.change(["kept", "fresh"], function) == {"kept": PEM, "fresh": "new-value"}
+    assert seen == [{"kept": "one\n\ntwo\n", "fresh": ""}]
+    block = "".join(f"  {line}\n" for line in PEM.splitlines())
+    assert plain(path) == f"# bought in March\ntoken: '{CANARY}' # by hand\nlast: 'the last'\nkept: |\n{block}fresh: new-value\n"
+    before = read(path)
+    store.change(["kept", "fresh"], lambda values: values)
+    assert read(path) == before
+
+
+def test_a_change_that_fails_or_empties_a_value_writes_nothing(path):
+    put(path, f"token: {CANARY}\n")
+    before = read(path)
+    store = SecretsFile(path, vault())
+
+    def fails(_values):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.change(["token"], fails)
+    with pytest.raises(SecretsError, match="'token' is empty"):
+        store.change(["token"], lambda _values: {"token": ""})
+    assert read(path) == before
+
+
+def count(path, times):
+    store = SecretsFile(path, vault())
+    for _turn in range(times):
+        store.change(["counter"], lambda values: {"counter": f"{int(values['counter'] or '0') + 1}"})
+
+
+def test_changes_of_parallel_processes_are_not_lost(path):
+    processes = [multiprocessing.Process(target=count, args=(path, 5)) for _one in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert SecretsFile(path, vault()).get("counter") == "20"
+
+
+def test_a_sibling_is_encrypted_like_the_file(path, tmp_path):
+    put(path, f"token: {CANARY}\n", vault_id="production")
+    both = VaultLib([("other", VaultSecret(b"other")), ("production", VaultSecret(b"right"))])
+    beside = str(tmp_path / "beside.yml")
+    SecretsFile(path, both, ("other", VaultSecret(b"other"))).sibling(beside).ensure({"key": lambda: "generated-value"})
+    assert read(beside).startswith(b"$ANSIBLE_VAULT;1.2;AES256;production\n")
+    assert plain(beside) == "---\nkey: generated-value\n"
