@@ -15,6 +15,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 from ansible_collections.civitas.hosting.plugins.module_utils import (
+    _acme_preflight,
     _docker_preflight,
     _policy,
     _postgres_objects,
@@ -33,6 +34,9 @@ except ImportError:  # ansible-core before 2.19
 _ROLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles")
 # What the preflight of the role docker judges and no fact decides.
 _DOCKER = ("source", "repository_url", "repository_key_file", "bridge_address", "address_pools")
+# What the preflight of the role certificates judges.
+_ACME = ("directory", "accept_terms", "email", "ca_file", "eab_kid", "eab_hmac_key")
+_ACME_DNS = ("dns_server", "dns_key_name", "dns_key_secret", "dns_key_algorithm")
 _CONNECTION = ("ansible_connection", "ansible_host", "ansible_port", "ansible_user")
 
 
@@ -84,6 +88,7 @@ class ActionModule(ActionBase):
             self._judge_artifacts(target)
             self._judge_hsts(target)
             self._judge_docker(target)
+            self._judge_acme(target)
         notes = self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
 
@@ -311,11 +316,32 @@ class ActionModule(ActionBase):
             advice = "Write a list such as [{base: 172.30.128.0/17, size: 24}]."
             self._add([Problem(target.host.name, "docker_address_pools", "has another shape than the role can use", advice)], target.own)
             return
-        for text in found:
+        self._add_sentences(target, found, "put the file there, or correct the path")
+
+    def _judge_acme(self, target: _Target) -> None:
+        """What the ACME server would be asked for, once the site-wide variables are sound."""
+        if any(problem.variable.startswith("civitas_") for problem in self._problems):
+            return
+        names = ["certificates_acme", *(f"certificates_acme_{name}" for name in _ACME + _ACME_DNS)]
+        # Rendering a secret would generate it; somebody else gives these.
+        secret = [name for name in names if _site_roles.SECRET in _site_roles.mentions(target.variables.get(name), target.variables)]
+        values = self._rendered(target, [name for name in names if name not in secret])
+        if not values or not values["certificates_acme"]:
+            return
+        values.update(dict.fromkeys(secret, "c2VjcmV0"))
+        config = {name.replace("certificates_acme_", ""): value for name, value in values.items()}
+        config["certificates"] = config.pop("certificates_acme")
+        self._add_sentences(target, _acme_preflight.problems(config), "correct it")
+
+    def _add_sentences(self, target: _Target, sentences: t.Iterable[str], otherwise: str) -> None:
+        """Problems as the preflights of roles tell them: the variable, what is wrong and, after a semicolon or colon, what to write."""
+        for text in sentences:
             variable = re.split(r"\W", text, maxsplit=1)[0]
-            parts = text[len(variable) :].lstrip(": ").split("; ", 1)
-            remedy = parts[1] if len(parts) > 1 else "put the file there, or correct the path"
-            self._add([Problem(target.host.name, variable, parts[0], f"{remedy[:1].upper()}{remedy[1:]}.")], target.own)
+            told = text[len(variable) :].lstrip(":, ")
+            # A sentence that is all remedy begins with it.
+            problem, remedy = [*re.split(r"; |: (?=write |read )|^(?=write )", told, maxsplit=1), otherwise][:2]
+            problem = problem or "cannot be used as it is"
+            self._add([Problem(target.host.name, variable, problem, f"{remedy[:1].upper()}{remedy[1:]}.")], target.own)
 
     def _rendered(self, target: _Target, names: t.List[str]) -> t.Optional[t.Dict[str, t.Any]]:
         """The values of variables of roles, or V(None) when one is not there, needs the host, or was reported already."""
@@ -354,7 +380,6 @@ class ActionModule(ActionBase):
         if policy is None or not policy.application_installed or "civitas_domain" not in values or reported & set(names):
             return None
         passphrase = self._given_secret(target, "civitas_certificate_passphrase_secret")
-        self._given_secret(target, "civitas_acme_eab_secret")
         if any(name not in values for name in names) or {problem.variable for problem in self._problems} & set(names):
             return None
         return _site_certificate.Settings(

@@ -41,7 +41,7 @@ class Policy:
     public_internal_ca: bool
     public_lets_encrypt: bool
     public_wildcard: bool
-    # A certificate that is handed in lasts at least so long; less for those that are short-lived by design.
+    # A certificate that is handed in lasts at least so long.
     minimum_days_left: int
     # Standing accounts of the product's vendor.
     vendor_access: bool

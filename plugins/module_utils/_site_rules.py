@@ -342,8 +342,6 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_acme_directory": SiteVariable(False, check_directory, _ACME_DIRECTORY),
         "civitas_acme_email": SiteVariable(False, check_email, "certificates@example.org"),
         "civitas_acme_challenge": SiteVariable(False, lambda value: check_choice(value, ACME_CHALLENGES), "http-01"),
-        "civitas_acme_eab_key_id": SiteVariable(False, lambda value: check_text(value, "Write what the authority gave you."), "kid-1"),
-        "civitas_acme_eab_secret": SiteVariable(False, check_secret_name, "acme_eab_key"),
         "civitas_waivers": SiteVariable(False, _policy.check_waivers, "[]"),
     }
 
@@ -424,7 +422,7 @@ def check_environment(host: Host, roles: t.Sequence[str]) -> t.List[Problem]:
 # Which variables belong to which source of the certificate, and which of them it cannot do without.
 _OF_SOURCE = {
     "delivered": ("files", "passphrase_secret", "trust_file", "fetch_missing"),
-    "acme": ("directory", "email", "challenge", "eab_key_id", "eab_secret"),
+    "acme": ("directory", "email", "challenge"),
 }
 _NEEDED = ("civitas_certificate_files", "civitas_acme_directory", "civitas_acme_email")
 
@@ -445,10 +443,6 @@ def check_certificate_variables(host: Host, variables: t.Mapping[str, SiteVariab
             elif other != source and variable in host.names:
                 remedy = f"Write {name}: {other}, or remove {variable}."
                 problems.append(Problem(host.name, variable, f"is never used: {name} is {source!r}", remedy))
-    if source == "acme" and len({f"civitas_acme_eab_{part}" for part in ("key_id", "secret")} & host.names) == 1:
-        missing = "secret" if "civitas_acme_eab_key_id" in host.names else "key_id"
-        remedy = "Write both as the authority gave them, or neither."
-        problems.append(Problem(host.name, f"civitas_acme_eab_{missing}", "is not set, and the other half of the pair is", remedy))
     return problems
 
 

@@ -14,7 +14,8 @@ description:
     with the variable, what is wrong and what to write.
   - It looks at the site-wide variables C(civitas_...), the shape of the inventory, the variables of every role that will run on a host
     against the role's argument spec, the ports that the roles declare, the controller's files that they bring to hosts, the rules of the
-    kind of environment, and the secrets file.
+    kind of environment, the certificate of the public site, and the secrets file.
+  - A certificate that was delivered is read and judged here, for the names of the site and by the rules of environment and product.
   - When there is no problem it generates the secrets that the roles declare and that the secrets file lacks, in one write.
   - A value that depends on the host's facts cannot be judged yet and is no problem. No message holds the value of a secret.
 options:
@@ -79,6 +80,11 @@ problems:
     source:
       description: File and line of the value, where known.
       type: str
+notes:
+  description: What is allowed and people should know, such as the waivers in force with the days that are left. Shown as warnings.
+  returned: always
+  type: list
+  elements: str
 generated_secrets:
   description: Names of the secrets that were generated.
   returned: always

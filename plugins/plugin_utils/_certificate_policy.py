@@ -141,13 +141,11 @@ def _wildcard_needed(info: t.Mapping[str, t.Any], wanted: str, domain: str) -> t
 
 
 def _days_left(policy: Policy, info: t.Mapping[str, t.Any], at: datetime.datetime) -> t.List[Problem]:
-    begin, end = _time(info["not_before"]), _time(info["not_after"])
-    # What is short-lived by design is handed in while two thirds of its life are left, or it would never be.
-    wanted = min(datetime.timedelta(days=policy.minimum_days_left), (end - begin) * 2 / 3)
+    end, wanted = _time(info["not_after"]), policy.minimum_days_left
     # One that has ended is refused for that.
-    if end - at >= wanted or end < at:
+    if end - at >= datetime.timedelta(days=wanted) or end < at:
         return []
-    told = f"It ends on {end:%Y-%m-%d}, in {(end - at).days} days; '{policy.kind}' takes one that lasts {-(-wanted // _DAY)} days or more."
+    told = f"It ends on {end:%Y-%m-%d}, in {(end - at).days} days; '{policy.kind}' takes one that lasts {wanted} days or more."
     return [problem("policy_days_left", told, _title(info))]
 
 
@@ -187,9 +185,6 @@ def _title(info: t.Mapping[str, t.Any]) -> str:
 
 def _few(names: t.Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-_DAY = datetime.timedelta(days=1)
 
 
 def _time(text: str) -> datetime.datetime:

@@ -15,7 +15,7 @@ import stat
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _policy
-from ansible_collections.civitas.hosting.plugins.plugin_utils import _certificate_policy
+from ansible_collections.civitas.hosting.plugins.plugin_utils import _certificate_delivery, _certificate_policy
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_files import MAXIMUM_SIZE
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_problems import Problem
 
@@ -68,8 +68,10 @@ def judge(settings: Settings, at: t.Optional[datetime.datetime] = None) -> Judge
 
 
 def _judge_delivery(settings: Settings, at: datetime.datetime, judgement: Judgement) -> None:
-    from ansible_collections.civitas.hosting.plugins.plugin_utils import _certificate_delivery
-
+    if _certificate_delivery.MISSING:
+        told = f"is delivered, and this machine's Python cannot judge certificates: {_certificate_delivery.MISSING}"
+        judgement.findings.append((SOURCE, told, "Install Python's cryptography, 45 or newer, for the Python that runs Ansible."))
+        return
     files, findings = _read(settings.files, FILES)
     trust_files, trust_findings = _read([settings.trust_file] if settings.trust_file else [], TRUST)
     judgement.findings.extend(findings + trust_findings)
@@ -89,6 +91,7 @@ def _judge_delivery(settings: Settings, at: datetime.datetime, judgement: Judgem
     except _certificate_delivery.DeliveryError as error:
         judgement.findings.append((TRUST, f"cannot be used: {error}", "Name a PEM file with the root that the certificate ends at."))
         return
+    judgement.advice.extend(intake.notes)
     problems = list(intake.problems)
     if intake.info:
         private = bool(settings.trust_file)
@@ -97,7 +100,9 @@ def _judge_delivery(settings: Settings, at: datetime.datetime, judgement: Judgem
         # Whether it is handed in now or serves already, only the host knows. A site must not become unmanageable when its certificate
         # grows old, so the installer refuses this and the validation tells it.
         judgement.advice.extend(f"{found.message} {found.remedy}" for found in stand if found.code == "policy_days_left")
-        problems += [found for found in stand if found.code != "policy_days_left"]
+        # A key that is too short was told already.
+        elsewhere = {"policy_days_left"} | ({"policy_key_type"} if any(found.code == "weak_key" for found in problems) else set())
+        problems += [found for found in stand if found.code not in elsewhere]
         judgement.waived.extend(_rules(waived))
         judgement.advice.extend(_certificate_policy.certificate_advice(settings.application, intake.info, settings.domain, private))
     judgement.findings.extend(_finding(FILES, found, at) for found in problems)

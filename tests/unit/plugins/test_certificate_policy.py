@@ -142,15 +142,6 @@ def test_days_left_are_told():
     assert found.message == "It ends on 2026-12-01, in 9 days; 'production' takes one that lasts 30 days or more."
 
 
-@pytest.mark.parametrize(("age", "refused"), [(0, False), (14, False), (16, True)])
-def test_short_lived_certificates_are_young_when_handed_in(age, refused):
-    begin = AT - datetime.timedelta(days=age)
-    end = begin + datetime.timedelta(days=44)
-    found = judge(not_before=begin.isoformat(), not_after=end.isoformat())
-    assert [one.code for one in found] == (["policy_days_left"] if refused else [])
-    assert not refused or found[0].message.endswith("lasts 30 days or more.")
-
-
 @pytest.mark.parametrize(
     ("days", "private", "refused"),
     [(398, False, False), (399, False, True), (825, True, False), (826, True, True), (730, False, True), (730, True, False)],

@@ -6,6 +6,8 @@ from __future__ import annotations
 import datetime
 
 import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.civitas.hosting.plugins.filter.minimum_certificate_days import minimum_certificate_days
 from ansible_collections.civitas.hosting.plugins.module_utils import _policy
 from ansible_collections.civitas.hosting.plugins.module_utils._policy import POLICIES
 
@@ -196,3 +198,14 @@ def test_bad_last_days(value, problem):
     finding = _policy.check_day(value, TODAY)
     assert finding[0] == problem
     assert "2027-02-19" in finding[1]
+
+
+def test_the_filter_knows_the_days_at_hand_in():
+    assert {kind: minimum_certificate_days(kind) for kind in KINDS} == {kind: POLICIES[kind].minimum_days_left for kind in KINDS}
+    waiver = {"rule": "days_left", "reason": "The next one is ordered.", "until": datetime.date.today().isoformat()}
+    assert minimum_certificate_days("production", [waiver]) == 0
+    assert minimum_certificate_days("production", [{**waiver, "rule": "lifetime"}]) == 30
+    assert minimum_certificate_days("production", [{**waiver, "until": "2020-01-01"}]) == 30
+    for wrong in ("live", None, []):
+        with pytest.raises(AnsibleFilterError, match="Write one of production, staging"):
+            minimum_certificate_days(wrong)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ import time
 import pytest
 import yaml
 from ansible.parsing.vault import VaultLib, VaultSecret
+
+from tests.unit import pki
 
 COLLECTION = pathlib.Path(__file__).resolve().parents[3]
 CANARY = "canary-1f9c7a"
@@ -428,6 +431,92 @@ def test_artifacts_are_judged_by_their_checksum(site):
     assert (found["variable"], found["source"]) == ("app_demo_archive", "inventory/group_vars/all.yml:6")
     assert "is damaged or another file" in found["problem"]
     assert not site.calls.exists()
+
+
+NAMES = ["records.example.org", "www.example.org"]
+PKI = pki.usual(subject=NAMES[0], names=NAMES, end=pki.NOW + 100 * pki.DAY)
+
+
+def delivered(site, **changes):
+    """A production site with a delivery that is good and in no order, its key locked, beside the inventory."""
+    site.put(site.root / "inventory/certificate/all.crt", PKI.intermediate.pem + PKI.leaf.pem + PKI.intermediate.pem)
+    site.put(site.root / "inventory/certificate/key.pem", PKI.leaf.key_pem(CANARY))
+    (site.root / "inventory/certificate/key.pem").chmod(0o600)
+    site.put(site.root / "inventory/certificate/root.pem", PKI.root.pem)
+    site.write_secrets(f"certificate_passphrase: {CANARY}\n")
+    site.variables(
+        **{
+            "civitas_environment": "production",
+            "civitas_aliases": NAMES[1:],
+            "civitas_certificate_source": "delivered",
+            "civitas_certificate_files": ["certificate/all.crt", "certificate/key.pem"],
+            "civitas_certificate_passphrase_secret": "certificate_passphrase",
+            "civitas_certificate_trust_file": "certificate/root.pem",
+            **changes,
+        }
+    )
+
+
+def test_a_delivered_certificate(site):
+    delivered(site)
+    run = site.validate("-vvv")
+    assert run.returncode == 0, run.output
+    assert run.result["notes"] == []
+    assert CANARY not in run.output
+    assert not site.calls.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "variable", "problem"),
+    [
+        ({"civitas_domain": "other.example.org"}, "civitas_certificate_files", "name_mismatch: "),
+        ({"civitas_certificate_files": ["certificate/all.crt"]}, "civitas_certificate_files", "key_missing: "),
+        ({"civitas_certificate_files": ["certificate/none.crt"]}, "civitas_certificate_files", "there is no such file"),
+        ({"civitas_certificate_trust_file": ...}, "civitas_certificate_files", "untrusted_root: "),
+        (
+            {"civitas_certificate_passphrase_secret": "x"},
+            "civitas_certificate_passphrase_secret",
+            "names x, which the secrets file does not have",
+        ),
+        ({"civitas_certificate_passphrase_secret": ...}, "civitas_certificate_files", "passphrase_missing: "),
+        ({"civitas_certificate_source": "acme"}, "civitas_acme_directory", "is not set"),
+    ],
+)
+def test_a_bad_delivery_is_refused_before_any_host_is_touched(site, changes, variable, problem):
+    delivered(site, **changes)
+    run = site.validate("-vvv")
+    found = next(found for found in run.result["problems"] if found["variable"] == variable)
+    assert problem in found["problem"] and found["remedy"]
+    assert CANARY not in run.output
+    assert not site.calls.exists()
+
+
+def test_waivers_in_force_are_told(site):
+    until = datetime.date.today() + datetime.timedelta(days=12)
+    waiver = {"rule": "internal_ca", "reason": "The certificate has been ordered.", "until": until.isoformat()}
+    site.variables(civitas_environment="production", civitas_waivers=[waiver, {**waiver, "rule": "wildcard"}])
+    run = site.validate()
+    assert run.returncode == 0, run.output
+    assert run.result["notes"] == [
+        f"Waiver internal_ca (12 days left, until {until}): The certificate has been ordered.",
+        f"Waiver wildcard (12 days left, until {until}): it waives nothing here; remove it.",
+    ]
+    assert "[WARNING]: Waiver internal_ca (12 days left" in " ".join(run.output.split())
+
+
+def test_a_waiver_that_ended_is_refused(site):
+    waiver = {"rule": "internal_ca", "reason": "The certificate has been ordered.", "until": "2020-01-01"}
+    site.variables(civitas_environment="production", civitas_waivers=[waiver])
+    assert site.validate().found() == {("server", "civitas_waivers"), ("server", "civitas_certificate_source")}
+
+
+def test_a_site_with_acme(site):
+    acme = {"civitas_certificate_source": "acme", "civitas_acme_directory": "https://acme-v02.api.letsencrypt.org/directory"}
+    site.variables(**acme, civitas_acme_email="certificates@example.org")
+    assert site.validate("--check").returncode == 0
+    site.variables(**acme, civitas_acme_email="certificates@example.org", civitas_environment="production")
+    found = site.validate("--check").only()
+    assert found["variable"] == "civitas_acme_directory" and found["problem"].startswith("policy_lets_encrypt: ")
 
 
 def with_own_roles(site):
