@@ -4,35 +4,35 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Brings what the ACME client obtained into use.
 
-Private to the collection: no promise of stability.
+Private to the collection: no promise of stability. Standard library only: the program C(civitas-acme) of the hosts is made of it, too.
 
 The client keeps its certificates as lineages, C(/etc/letsencrypt/live/<name>/{fullchain,privkey}.pem). What services read is installed by
-C(civitas-certificates install), which judges, swaps, proves and goes back. This module tells the two apart by fingerprint. It is also the
-program C(/usr/local/sbin/civitas-acme) of hosts, which therefore needs nothing but the standard library:
-
-    civitas-acme deploy [NAME ...]    install each lineage that is not the certificate in use; 1 when one could not be installed
-    civitas-acme check                one line per certificate; 1 when one is missing, not in use, overdue, or the last renewal failed
+the same steps as everything else: judged, swapped, proven on the wire, or taken back. Which of the two differ is told by fingerprint.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import ssl
 import subprocess
 import sys
 import time
 import typing as t
 
-CONFIG = "/etc/civitas/acme.json"
+from ansible_collections.civitas.hosting.plugins.module_utils import _certificate_program as program
+from ansible_collections.civitas.hosting.plugins.module_utils import _certificate_wire as wire
+from ansible_collections.civitas.hosting.plugins.module_utils._certificate_install import Installer, InstallError, leaf_fingerprint
+from ansible_collections.civitas.hosting.plugins.module_utils._certificate_store import StoreError
+
 LIVE = "/etc/letsencrypt/live"
 STORE = "/etc/civitas/certificates"
-INSTALLER = "/usr/local/sbin/civitas-certificates"
 UNIT = "certbot.service"
+USAGE = """usage: civitas-acme deploy [NAME ...] | civitas-acme check
 
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.S)
+deploy    bring each certificate of the ACME server into use that is not yet; exit status 1 when one could not be
+check     one line per certificate; exit status 1 when one is missing, overdue or not in use, or the last renewal failed
+"""
 
 
 class Validity(t.NamedTuple):
@@ -50,8 +50,7 @@ def fingerprint(path: str) -> str:
     """SHA-256 of the first certificate of a PEM file, empty when there is none."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
-            found = _CERTIFICATE.search(file.read())
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(found.group())).hexdigest() if found else ""
+            return leaf_fingerprint(file.read())
     except (OSError, ValueError):
         return ""
 
@@ -71,84 +70,89 @@ def waiting(names: t.Iterable[str]) -> t.List[str]:
     return [name for name in names if fingerprint(chain_file(name)) and not in_use(name)]
 
 
-def install(name: str) -> str:
-    """Install a lineage; returns why that failed, or nothing. What was in use before is in use after a failure."""
-    command = [INSTALLER, "install", name, "--chain", chain_file(name), "--key", os.path.join(LIVE, name, "privkey.pem")]
+def install(name: str, config: str = program.CONFIG) -> str:
+    """Bring a lineage into use; returns why that failed, or nothing. What was in use before is in use after a failure."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    except OSError as error:
-        return f"{INSTALLER}: {error.strerror}"
-    return "" if done.returncode == 0 else done.stdout.strip() or f"{INSTALLER} ended with status {done.returncode}"
+        found = program.settings(config)
+        if name not in found.specs:
+            return f"{config} does not name it; run the site playbook, it writes this file"
+        with open(chain_file(name), encoding="ascii", errors="replace") as file:
+            chain = "".join(wire.certificates(file.read()))
+        with open(os.path.join(LIVE, name, "privkey.pem"), encoding="ascii", errors="replace") as file:
+            key = file.read()
+        Installer(found.store, found.specs[name]).install(chain, key, found.trust[name])
+    except (program.ProgramError, InstallError, StoreError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def validity(path: str) -> t.Optional[Validity]:
     """Begin and end of a PEM file's first certificate, None when there is none."""
-    done = subprocess.run(
-        ["openssl", "x509", "-in", path, "-noout", "-startdate", "-enddate"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        check=False,
-    )
+    done = _run(["openssl", "x509", "-in", path, "-noout", "-startdate", "-enddate"])
     dates = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     if done.returncode != 0 or not {"notBefore", "notAfter"} <= set(dates):
         return None
     return Validity(ssl.cert_time_to_seconds(dates["notBefore"]), ssl.cert_time_to_seconds(dates["notAfter"]))
 
 
-def deploy(declared: t.Sequence[str], wanted: t.Sequence[str]) -> int:
-    """Install the lineages C(wanted) that are declared and not in use yet; all declared ones when none is named."""
+def declared(config: str) -> t.List[str]:
+    """The certificates of this host that come from the ACME server now; the client may have others, of earlier times or of somebody else."""
+    with open(config, encoding="utf-8") as file:
+        return [item["name"] for item in json.load(file)["certificates"] if item["source"] == "acme"]
+
+
+def deploy(names: t.Sequence[str]) -> int:
+    """Bring those into use that are not yet; returns 1 when one could not be."""
     status = 0
-    for name in waiting(name for name in declared if not wanted or name in wanted):
+    for name in waiting(names):
         problem = install(name)
-        sys.stdout.write(f"{name}: {problem or 'the renewed certificate is in use'}\n")
+        _say(f"{name}: {problem or 'the renewed certificate is in use'}")
         if problem:
-            sys.stdout.write(f"{name}: the certificate from before stays in use; this is tried again with each run of {UNIT}\n")
+            _say(f"{name}: this is tried again with each run of {UNIT}")
             status = 1
     return status
 
 
-def check(declared: t.Sequence[str], now: float) -> int:
-    """Say for each certificate how it stands."""
-    status = 0
-    for name in declared:
+def check(names: t.Sequence[str], now: float) -> int:
+    """Say for each certificate how it stands; returns 1 when something is wrong."""
+    problems = []
+    for name in names:
         found = validity(chain_file(name))
         if found is None:
-            problem = "was not obtained yet"
+            problems.append(f"{name}: was not obtained yet")
+            continue
+        ends = time.strftime("%Y-%m-%d", time.gmtime(found.ends))
+        if found.overdue(now):
+            problems.append(f"{name}: ends on {ends} and should have been renewed")
+        elif not in_use(name):
+            problems.append(f"{name}: was renewed, but the new one is not in use")
         else:
-            day = time.strftime("%Y-%m-%d", time.gmtime(found.ends))
-            problem = f"ends on {day} and should have been renewed" if found.overdue(now) else ""
-            problem = problem or ("" if in_use(name) else "was renewed, but the new one is not in use")
-        status |= bool(problem)
-        sys.stdout.write(f"{name}: {problem or f'ends on {day}'}\n")
-    done = subprocess.run(
-        ["systemctl", "show", "--property=Result", "--value", UNIT],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.stdout.strip() != "success":
-        sys.stdout.write(f"the last run of {UNIT} failed: {done.stdout.strip()}\n")
-        status = 1
-    return status
+            _say(f"{name}: ends on {ends}")
+    result = _run(["systemctl", "show", "--property=Result", "--value", UNIT]).stdout.strip()
+    if result != "success":
+        problems.append(f"the last run of {UNIT} failed ({result}); see journalctl -u {UNIT}")
+    for problem in problems:
+        _say(problem)
+    return 1 if problems else 0
 
 
-def main(arguments: t.Sequence[str]) -> int:
+def main(arguments: t.Sequence[str], config: str = program.CONFIG) -> int:
+    if arguments[:1] != ["deploy"] and list(arguments) != ["check"]:
+        sys.stderr.write(USAGE)
+        return 2
     try:
-        with open(CONFIG, encoding="utf-8") as file:
-            declared = json.load(file)["certificates"]
-    except (OSError, ValueError, KeyError) as error:
-        sys.stdout.write(f"{CONFIG}: {error}; run the site playbook, it writes this file\n")
+        names = declared(config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _say(f"{config}: {error!r}; run the site playbook, it writes this file")
         return 1
-    if arguments[:1] == ["deploy"]:
-        return deploy(declared, arguments[1:])
-    if arguments == ["check"]:
-        return check(declared, time.time())
-    sys.stdout.write("usage: civitas-acme deploy [NAME ...] | civitas-acme check\n")
-    return 2
+    if arguments[0] == "check":
+        return check(names, time.time())
+    return deploy([name for name in names if name in arguments[1:]] if arguments[1:] else names)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def _run(command: t.Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)

@@ -57,6 +57,10 @@ options:
         type: list
         elements: str
         default: []
+      placeholder:
+        description: Whether it only keeps the place for a certificate of another authority, which is left alone once it is there.
+        type: bool
+        default: false
       role:
         description: The role that declared the certificate; not used.
         type: str
@@ -248,6 +252,7 @@ def main():
                     "owner": {"type": "str", "default": "root"},
                     "group": {"type": "str", "default": "root"},
                     "reload_units": {"type": "list", "elements": "str", "default": []},
+                    "placeholder": {"type": "bool", "default": False},
                     "role": {"type": "str"},
                 },
             },

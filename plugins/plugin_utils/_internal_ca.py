@@ -522,6 +522,16 @@ def is_newer(chain_pem: str, ca: Ca) -> bool:
     )
 
 
+def is_foreign(chain_pem: str, ca: Ca) -> bool:
+    """Whether a certificate on a host is from another authority, as opposed to this CA, to an earlier issuing CA of its root, or to none."""
+    try:
+        certificates = x509.load_pem_x509_certificates(chain_pem.encode())
+    except ValueError:
+        return False
+    own = [_load(ca.root), _load(ca.certificate)]
+    return not any(_signed_by(certificate, issuer) for certificate in certificates for issuer in own)
+
+
 def reason_to_issue(chain_pem: str, public_key_pem: str, hosts: t.Sequence[str], ca: Ca, policy: Policy, now: datetime.datetime) -> str:
     """Why the certificate on a host has to be replaced; empty when it is good.
 
