@@ -96,7 +96,7 @@ def validity(path: str) -> t.Optional[Validity]:
 
 
 def declared(config: str) -> t.List[str]:
-    """The certificates of this host that come from the ACME server now; the client may have others, of earlier times or of somebody else."""
+    """The certificates of this host that come from the ACME server now; the client may keep others, too."""
     with open(config, encoding="utf-8") as file:
         return [item["name"] for item in json.load(file)["certificates"] if item["source"] == "acme"]
 

@@ -523,7 +523,7 @@ def is_newer(chain_pem: str, ca: Ca) -> bool:
 
 
 def is_foreign(chain_pem: str, ca: Ca) -> bool:
-    """Whether a certificate on a host is from another authority, as opposed to this CA, to an earlier issuing CA of its root, or to none."""
+    """Whether there is a certificate and neither this CA nor an earlier issuing CA of its root has issued it."""
     try:
         certificates = x509.load_pem_x509_certificates(chain_pem.encode())
     except ValueError:
