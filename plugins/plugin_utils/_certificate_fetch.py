@@ -117,6 +117,8 @@ def _get(parts: SplitResult, deadline: float, allow_private: bool) -> t.Tuple[by
         content = response.read(MAXIMUM_SIZE + 1)
         if len(content) > MAXIMUM_SIZE:
             raise FetchError(f"more than {MAXIMUM_SIZE // 1024} KiB came, a certificate has 2")
+        if time.monotonic() >= deadline:
+            raise OSError("cut off")
         return content, ""
     finally:
         guard.cancel()

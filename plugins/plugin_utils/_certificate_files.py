@@ -162,6 +162,9 @@ class _Reader:
                     return
                 left = self.maximum_size
                 for member in members:
+                    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        # The others may ask for gigabytes of memory.
+                        raise NotImplementedError
                     # The sizes that an archive states are claims: read one byte more than may be there.
                     with archive.open(member) as stream:
                         inner = stream.read(left + 1)
@@ -458,7 +461,7 @@ def _refuse_slow(der: bytes) -> None:
                 raise _Unreadable("unreadable", "is encrypted in a way that takes too long to open")
             salted = tag == 0x04
             # Constructed ones, and the octets in which PKCS#12 wraps the next layer.
-            if tag & 0x20 or (tag == 0x04 and value[:1] == b"\x30"):
+            if tag & 0x20 or (tag == 0x04 and bytes(value[:1]) == b"\x30"):
                 pending.append(value)
 
 
