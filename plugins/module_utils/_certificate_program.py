@@ -38,6 +38,7 @@ class Settings(t.NamedTuple):
     days: t.List[int]
     critical_days: int
     alert_command: t.List[str]
+    patience: int
 
 
 class ProgramError(Exception):
@@ -59,6 +60,7 @@ def settings(path: str) -> Settings:
             [int(day) for day in document["days"]],
             int(document["critical_days"]),
             list(document["alert_command"]),
+            int(document["patience"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProgramError(f"{path}: {error!r}; run the site playbook, it writes this file") from error
@@ -115,12 +117,12 @@ def _install(found: Settings, name: str, chain_file: str, key_file: str, trust_f
         key = file.read()
     if not chain:
         raise ProgramError(f"{chain_file} holds no certificate in PEM")
-    outcome = Installer(found.store, spec).install(chain, key, trust_file or found.trust[name])
+    outcome = Installer(found.store, spec, found.patience).install(chain, key, trust_file or found.trust[name])
     return _tell(name, outcome.changed, outcome.generation, outcome.notes)
 
 
 def _roll_back(found: Settings, name: str, generation: str) -> int:
-    outcome = Installer(found.store, _spec(found, name)).roll_back(generation)
+    outcome = Installer(found.store, _spec(found, name), found.patience).roll_back(generation)
     return _tell(name, outcome.changed, outcome.generation, outcome.notes)
 
 
@@ -170,7 +172,7 @@ def _watch(found: Settings) -> int:
     with found.store.lock(300):
         for spec in found.specs.values():
             try:
-                messages += [watch.News(5, note) for note in Installer(found.store, spec).heal()]
+                messages += [watch.News(5, note) for note in Installer(found.store, spec, found.patience).heal()]
             except (InstallError, StoreError, OSError) as error:
                 messages.append(watch.News(3, f"the certificate {spec.name}: {error}"))
                 failed = True

@@ -182,7 +182,7 @@ class Store:
         chain = os.path.join(directory, CHAIN)
         trust = ["-no-CApath", "-no-CAstore", "-CAfile", ca_file] if ca_file else []
         for option in [_host_option(host) for host in hosts] or [[]]:
-            _openssl(["verify", "-x509_strict", "-purpose", "sslserver", *option, *trust, "-untrusted", chain, chain])
+            _openssl(["verify", "-x509_strict", "-auth_level", "2", "-purpose", "sslserver", *option, *trust, "-untrusted", chain, chain])
         if _openssl(["x509", "-in", chain, "-noout", "-pubkey"]) != _openssl(["pkey", "-in", os.path.join(directory, KEY), "-pubout"]):
             raise StoreError(f"{name}: the certificate does not belong to the key")
 
