@@ -263,6 +263,8 @@ def signature_holds(child: Link, issuer: Link) -> t.Optional[bool]:
             return False
         if isinstance(key, (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)):
             key.verify(signature, signed)
+        elif certificate.signature_algorithm_parameters is None:
+            return None
         elif isinstance(key, rsa.RSAPublicKey):
             key.verify(signature, signed, certificate.signature_algorithm_parameters, certificate.signature_hash_algorithm)  # type: ignore[arg-type]
         elif isinstance(key, ec.EllipticCurvePublicKey):

@@ -276,6 +276,8 @@ def _constraints(authority: Link, who: Who, below: t.Sequence[Link]) -> Found:
     if found is None:
         return
     permitted, excluded = list(found.permitted_subtrees or ()), list(found.excluded_subtrees or ())
+    if authority.is_critical(x509.NameConstraints) and any(isinstance(one, x509.DirectoryName) for one in [*permitted, *excluded]):
+        yield who.problem("not_strict", f"The {who} restricts distinguished names too, which the verifier here cannot judge.")
     names = [name for link in below if not (link.is_ca and link.self_issued) for name in _constrained_names(link)]
     if len(names) * (len(permitted) + len(excluded)) > MAXIMUM_COMPARISONS:
         yield who.problem("name_constraints", f"The {who} restricts so many names that nobody can judge them.")
