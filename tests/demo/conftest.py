@@ -69,7 +69,9 @@ def demo() -> Iterator[Demo]:
     try:
         assert done.returncode == 0, done.stdout
         password = (DIRECTORY / "vault-password").read_bytes().strip()
-        text = VaultLib([("default", VaultSecret(password))]).decrypt((DIRECTORY / "secrets.yml").read_bytes())
-        yield Demo(done.stdout, yaml.safe_load(text))
+        vault = VaultLib([("default", VaultSecret(password))])
+        files = [DIRECTORY / name for name in ("secrets.yml", "ca-root.yml")]
+        assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
+        yield Demo(done.stdout, {name: value for file in files for name, value in yaml.safe_load(vault.decrypt(file.read_bytes())).items()})
     finally:
         Demo.make("demo-down")
