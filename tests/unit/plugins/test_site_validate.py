@@ -566,3 +566,46 @@ def test_the_collections_own_artifacts_and_networks_are_judged(site):
     assert "The inventory has 4 problems." in output, output
     for name in ("app_demo_archive", "docker_compose_plugin_file", "docker_bridge_address", "nginx_hsts_max_age"):
         assert f" records: {name}\n" in output, output
+
+
+def test_a_delivered_certificate_with_the_collections_own_roles(site):
+    image = with_own_roles(site)
+    delivered(site)
+    inventory = site.root / "own/hosts.yml"
+    shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
+    shutil.copytree(site.root / "inventory/certificate", site.root / "own/certificate")
+    shutil.copy(site.secrets, site.root / "own/secrets.yml")
+    own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
+    kept = yaml.safe_load((site.root / "inventory/group_vars/all.yml").read_text())
+    own.update({name: value for name, value in kept.items() if name.startswith("civitas_")})
+    run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
+    assert run.returncode == 0, run.output
+    assert CANARY not in run.output
+
+
+def test_what_an_acme_server_would_be_asked_for_is_judged(site):
+    image = with_own_roles(site)
+    shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
+    own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
+    own.update(
+        civitas_certificate_source="acme",
+        civitas_acme_directory="https://acme.example.org/directory",
+        civitas_acme_email="certificates@example.org",
+        civitas_acme_challenge="dns-01",
+        certificates_acme_eab_hmac_key="{{ lookup('civitas.hosting.secret', 'acme_eab') }}",
+    )
+    run = site.validate("-e", json.dumps(own), "--check", inventory=site.root / "own/hosts.yml")
+    assert "The inventory has 5 problems." in run.output, run.output
+    for name in ("accept_terms", "eab_kid", "dns_server", "dns_key_name", "dns_key_secret"):
+        assert f" records: certificates_acme_{name}\n" in run.output, run.output
+    assert "Read the terms of service of the ACME server (https://acme.example.org/directory)" in run.output
+    own.update(
+        certificates_acme_accept_terms=True,
+        certificates_acme_eab_kid="kid-1",
+        certificates_acme_dns_server="192.0.2.53",
+        certificates_acme_dns_key_name="acme",
+        certificates_acme_dns_key_secret="c2VjcmV0",
+    )
+    run = site.validate("-e", json.dumps(own), "--check", inventory=site.root / "own/hosts.yml")
+    assert run.returncode == 0, run.output
+    assert "acme_eab" not in run.output
