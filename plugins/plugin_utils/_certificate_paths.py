@@ -11,8 +11,8 @@ that is worth explaining where there is none. Private to the collection: no prom
 from __future__ import annotations
 
 import datetime
-import heapq
 import typing as t
+from heapq import heappop, heappush
 
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_facts import Link, signature_holds
 
@@ -126,7 +126,7 @@ class Bag:
 
     def paths(self, leaf: Link) -> t.Iterator[Path]:
         """All paths, the cheapest first, until all are told or the work is too much (C(exhausted) says so)."""
-        # Entries are ordered by cost and length, then in the order of their making, which the contents of the bag alone determine.
+        # By cost; then the longest, for it is nearest to its end; then the likeliest, which the contents of the bag alone determine.
         queue: t.List[t.Tuple[int, int, int, Path, bool]] = []
         count = 0
 
@@ -134,20 +134,22 @@ class Bag:
             nonlocal count
             count += 1
             self.exhausted = self.exhausted or count > MAXIMUM_STEPS
-            heapq.heappush(queue, (path.cost, len(path.links), count, path, checked))
+            heappush(queue, (path.cost, -len(path.links), count, path, checked))
 
         push(Path((leaf,), "", frozenset(), 0), True)
         while queue and not self.exhausted:
-            path, checked = heapq.heappop(queue)[3:]
-            if path.end and checked:
-                yield path
-            elif not checked:
+            path, checked = heappop(queue)[3:]
+            if not checked:
                 judged = self._check_last(path)
-                if judged:
+                if judged and judged != path:
                     push(judged, True)
-            else:
-                for further, known in self._continued(path):
-                    push(further, known)
+                if judged != path:
+                    continue
+            if path.end:
+                yield path
+                continue
+            for further, known in self._continued(path):
+                push(further, known)
 
     def _check_last(self, path: Path) -> t.Optional[Path]:
         """The path with its last signature checked; V(None) when the last link has nothing to do with the one before."""
