@@ -52,6 +52,8 @@ _HOST_DIRECTORIES = ("/", "/dev", "/etc", "/home", "/run", "/usr", "/var", "/var
 _HOST_TREES = ("/boot", "/proc", "/root", "/sys", "/var/lib/docker")
 _ENGINE_SOCKETS = ("docker.sock", "containerd.sock")
 _JOB_RUNS = ("once", "every_release")
+# Files of the host that all services get, by the variable that names them.
+_MOUNTED = {"ca_file": "/run/civitas/ca.pem", "trust_file": "/run/civitas/trust.pem"}
 
 
 def app_model(app: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
@@ -59,7 +61,7 @@ def app_model(app: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
 
     Args:
         app: C(name), C(services) (Compose notation), C(images) (those with archives), C(secrets) and C(files) (names only), C(jobs),
-            C(ca_file) ('' for none), C(secrets_directory), C(files_directory).
+            C(ca_file) and C(trust_file) ('' for none), C(secrets_directory), C(files_directory).
 
     Returns:
         C(problems), a list of sentences; C(compose), the Compose file as a mapping; C(images), all images with their archives.
@@ -230,7 +232,8 @@ def _job_problems(app: t.Mapping[str, t.Any]) -> t.Iterator[str]:
 
 
 def _compose(app: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
-    services = {name: _service(service, app["ca_file"]) for name, service in app["services"].items()}
+    mounted = {target: app[source] for source, target in _MOUNTED.items() if app[source]}
+    services = {name: _service(service, mounted) for name, service in app["services"].items()}
     model: t.Dict[str, t.Any] = {"name": app["name"], "services": services}
     for section, mine in (("secrets", "secrets"), ("configs", "files")):
         if app[mine]:
@@ -248,8 +251,8 @@ def _named_volume(volume: t.Any) -> str:
     return source if target and not source.startswith(("/", ".", "~")) else ""
 
 
-def _service(service: Service, ca_file: str) -> t.Dict[str, t.Any]:
-    """The service with the defaults of confinement; what the service says itself wins."""
+def _service(service: Service, mounted: t.Mapping[str, str]) -> t.Dict[str, t.Any]:
+    """The service with the defaults of confinement, and files of the host by their path in it; what the service says itself wins."""
     result: t.Dict[str, t.Any] = {
         "cap_drop": ["ALL"],
         "pull_policy": "never",
@@ -261,10 +264,11 @@ def _service(service: Service, ca_file: str) -> t.Dict[str, t.Any]:
     if result["read_only"]:
         result.setdefault("tmpfs", ["/tmp"])
     result["extra_hosts"] = [*_hosts(service), "database.internal:host-gateway"]
-    if ca_file:
+    if mounted:
         # The long notation: the short one makes an empty directory of a file that is missing.
-        mount = {"type": "bind", "source": ca_file, "target": "/run/civitas/ca.pem", "read_only": True, "bind": {"create_host_path": False}}
-        result["volumes"] = [*(service.get("volumes") or []), mount]
+        bind = {"type": "bind", "read_only": True, "bind": {"create_host_path": False}}
+        mounts = [{**bind, "source": source, "target": target} for target, source in mounted.items()]
+        result["volumes"] = [*(service.get("volumes") or []), *mounts]
     return result
 
 

@@ -62,6 +62,13 @@ def test_the_host_has_a_name(host):
     )
 
 
+def test_its_programs_trust_what_the_host_does(host):
+    count = "import ssl; print(len(ssl.create_default_context().get_ca_certs()))"
+    of_the_host = run(host, f'python3 -c "{count}"')
+    assert int(of_the_host) > 50
+    assert run(host, f'docker exec tiny-web-1 python3 -c "{count}"') == of_the_host
+
+
 def test_the_secret_is_a_file_for_the_containers_user_only(host):
     secret = host.file("/etc/civitas/apps/tiny/secrets/greeting")
     assert (secret.uid, secret.mode, secret.content_string) == (10001, 0o400, CANARY)

@@ -26,6 +26,7 @@ GOOD = {
     "files": ["page"],
     "jobs": [{"name": "migrate", "service": "web", "command": ["sh", "-c", "echo $HOME"], "run": "every_release"}],
     "ca_file": "/etc/civitas/ca.pem",
+    "trust_file": "",
     "secrets_directory": "/s",
     "files_directory": "/f",
 }
@@ -68,6 +69,13 @@ def test_the_given_model_is_left_alone():
     before = copy.deepcopy(GOOD)
     app_model(GOOD)
     assert before == GOOD
+
+
+def test_the_host_s_list_of_authorities_is_mounted_on_request():
+    volumes = app_model(changed("trust_file", "/etc/ssl/certs/ca-certificates.crt"))["compose"]["services"]["worker"]["volumes"]
+    assert [volume["target"] for volume in volumes] == ["/run/civitas/ca.pem", "/run/civitas/trust.pem"]
+    assert volumes[1] == {**volumes[0], "source": "/etc/ssl/certs/ca-certificates.crt", "target": "/run/civitas/trust.pem"}
+    assert volumes[1]["read_only"] is True
 
 
 def test_without_a_ca_nothing_is_mounted():
