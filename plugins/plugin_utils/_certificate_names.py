@@ -67,7 +67,7 @@ def mismatch(host: str, names: t.Sequence[str]) -> t.Tuple[str, str]:
     """The code and reason why none of the names is for the host, all normal; two empty strings when one is."""
     if any(covers(name, host) for name in names):
         return "", ""
-    wildcards = [name for name in names if name.startswith("*.")]
+    wildcards = [] if is_address(host) else [name for name in names if name.startswith("*.")]
     for wildcard in wildcards:
         if host == wildcard[2:]:
             return "wildcard_for_apex", f"{wildcard} does not cover {host} itself"

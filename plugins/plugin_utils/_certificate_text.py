@@ -45,6 +45,9 @@ def judge_text(pem_text: t.Any, trust: t.Any, hostname: t.Any = None, private_ke
     hosts = [_text(one, "hostname") for one in hostname] if isinstance(hostname, (list, tuple)) else [_text(hostname, "hostname")]
     bag = read([("the text", _encoded(pem_text, "the text"))])
     problems = list(bag.problems)
+    if any(one.code in ("truncated", "unreadable", "too_large") for one in problems):
+        # What was not read may be what would be missed.
+        return Verdict([], None, problems, [], None)
     if bag.keys and not any(one.code == "private_key_in_certificate_file" for one in problems):
         problems.append(problem("private_key_in_certificate_file", "The text holds a private key."))
     public_key = None
