@@ -178,6 +178,9 @@ class Installer:
             return [f"{self.name}: an earlier run was cut off after the swap; its pair is proven now"]
         try:
             self._tell()
+            self._wait_for(
+                current, [endpoint for endpoint in self._measure() if self.store.covers(self.name, current, endpoint.server_name)]
+            )
         except InstallError as error:
             raise InstallError(f"{self.name}: the pair from before is linked again after a failed change, but {error}") from error
         self.store.settle(self.name, self.spec.keep)

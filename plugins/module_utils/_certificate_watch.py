@@ -83,20 +83,23 @@ def measure(store: Store, specs: t.Iterable[Spec], patience: float = 10, attempt
 
 
 def _look(name: str, endpoint: Endpoint, installed: str, patience: float, attempts: int) -> Seen:
-    problem = ""
+    seen = Seen(name, str(endpoint), "", 0.0, 0.0, "", "")
     for attempt in range(attempts):
         if attempt:
-            # A service that was being restarted.
+            # A service that is being restarted or reloaded.
             time.sleep(2)
         try:
             chain = wire.fetch(endpoint.host, endpoint.port, endpoint.server_name, endpoint.starttls, patience).chain_pem
             fingerprint, (ends, life) = leaf_fingerprint(chain), _life(chain)
         except (wire.WireError, ValueError) as error:
-            problem = str(error)
+            seen = seen._replace(fault=f"presents no certificate: {error}", trouble="unreachable")
             continue
+        seen = seen._replace(fingerprint=fingerprint, ends=ends, life=life)
+        if fingerprint == installed:
+            return seen._replace(fault="", trouble="")
         fault = f"presents another certificate (SHA-256 {fingerprint[:16]}...) than the installed one ({installed[:16]}...)"
-        return Seen(name, str(endpoint), fingerprint, ends, life, *(("", "") if fingerprint == installed else (fault, "mismatch")))
-    return Seen(name, str(endpoint), "", 0.0, 0.0, f"presents no certificate: {problem}", "unreachable")
+        seen = seen._replace(fault=fault, trouble="mismatch")
+    return seen
 
 
 def _life(chain: str) -> t.Tuple[float, float]:
