@@ -106,7 +106,8 @@ def deploy(names: t.Sequence[str]) -> int:
     status = 0
     for name in waiting(names):
         problem = install(name)
-        _say(f"{name}: {problem or 'the renewed certificate is in use'}")
+        text = problem or "the renewed certificate is in use"
+        _say(text if text.startswith(f"{name}:") else f"{name}: {text}")
         if problem:
             _say(f"{name}: this is tried again with each run of {UNIT}")
             status = 1

@@ -101,13 +101,9 @@ def names_of(path: str) -> t.List[str]:
 def reason_to_obtain(certificate: Certificate, settings: Settings, now: float) -> str:
     """Why the ACME server must be asked for a certificate, empty when the one that is there will do. Reads files only."""
     chain = _acme.chain_file(certificate.name)
-    try:
-        with open(os.path.join(HOME, "renewal", f"{certificate.name}.conf"), encoding="utf-8") as file:
-            parameters = parse_renewal(file.read())
-    except FileNotFoundError:
-        return "there is none yet"
+    parameters = parse_renewal(_read_renewal(certificate.name))
     validity = _acme.validity(chain)
-    if validity is None:
+    if not parameters or validity is None:
         return "there is none yet"
     if names_of(chain) != sorted({host.lower() for host in certificate.hosts}):
         return "its names differ"
@@ -115,6 +111,39 @@ def reason_to_obtain(certificate: Certificate, settings: Settings, now: float) -
         if parameters.get(key) != value:
             return f"its {key} is {parameters.get(key, 'not set')}, not {value}"
     return "it should have been renewed by now" if validity.overdue(now) else ""
+
+
+def renewals(certificates: t.Sequence[Certificate], settings: Settings) -> t.Dict[str, bool]:
+    """Which lineages have to begin (V(True)) or cease (V(False)) to be renewed by the timer.
+
+    One that is not declared any more would fail sooner or later, and with it the unit that tells of failures. It is kept, as it may come
+    back. Lineages that somebody else made are left alone.
+    """
+    declared = [certificate.name for certificate in certificates]
+    found = {}
+    folder = os.path.join(HOME, "renewal")
+    for file in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        name, extension = os.path.splitext(file)
+        parameters = parse_renewal(_read_renewal(name)) if extension == ".conf" else {}
+        ours = parameters.get("webroot_path") == settings.webroot or (
+            "dns_rfc2136_credentials" in parameters and parameters["dns_rfc2136_credentials"] == settings.dns_credentials
+        )
+        renewed = parameters.get("autorenew", "True") == "True"
+        if parameters and renewed != (name in declared) and (ours or name in declared):
+            found[name] = not renewed
+    return found
+
+
+def set_renewal(name: str, renewed: bool) -> None:
+    """Let the timer renew a lineage, or not."""
+    lines = [line for line in _read_renewal(name).splitlines() if line.partition("=")[0].strip() != "autorenew"]
+    if not renewed:
+        lines.insert(lines.index("[renewalparams]") + 1, "autorenew = False")
+    path = os.path.join(HOME, "renewal", f"{name}.conf")
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+    os.replace(temporary, path)
 
 
 class Client:
@@ -241,6 +270,14 @@ def _ask(address: str, host: str, path: str, expected: str) -> str:
     if answer.status != 200:
         return f"it answered {answer.status}"
     return "" if body == expected.encode() else "it answered something else"
+
+
+def _read_renewal(name: str) -> str:
+    try:
+        with open(os.path.join(HOME, "renewal", f"{name}.conf"), encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def _log_since(offset: int) -> str:

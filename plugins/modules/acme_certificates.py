@@ -16,6 +16,7 @@ description:
     missing, differ, or should have been renewed already. Renewal in time is the work of the distribution's C(certbot.timer).
   - What was obtained and is not in use yet is installed with C(/usr/local/sbin/civitas-certificates install), which judges it, swaps the
     pair, proves on the wire that it is served, and goes back otherwise.
+  - Certificates that this module once obtained and that are not declared any more are kept, but not renewed.
   - All certificates in one call. One that cannot be obtained keeps none of the others from it; the call fails then and names all problems.
   - The keys are made on the host and never leave it.
 requirements:
@@ -109,6 +110,11 @@ obtained:
   type: dict
   returned: always
   sample: {edge: there is none yet}
+renewals:
+  description: Certificates that from now on are renewed by the timer (V(true)), or not any more (V(false)), where that changed.
+  type: dict
+  returned: always
+  sample: {former: false}
 installed:
   description: Names of the certificates that were (in check mode, would be) brought into use.
   type: list
@@ -126,6 +132,8 @@ from ansible_collections.civitas.hosting.plugins.module_utils._acme_client impor
     ClientError,
     Settings,
     reason_to_obtain,
+    renewals,
+    set_renewal,
 )
 
 
@@ -137,8 +145,8 @@ def run(module):
     names = [item.name for item in certificates]
     reasons = {item.name: why for item in certificates for why in [reason_to_obtain(item, settings, time.time())] if why}
     result = {
-        "changed": bool(reasons),
         "obtained": reasons,
+        "renewals": renewals(certificates, settings),
         "installed": sorted({*reasons, *_acme.waiting(names)}),
         "diff": [
             {"before_header": f"certificate {name}", "after_header": f"certificate {name}", "before": f"{why}\n", "after": "obtained\n"}
@@ -146,13 +154,16 @@ def run(module):
         ],
     }
     if module.check_mode:
-        return {**result, "changed": bool(result["installed"])}
+        return {**result, "changed": bool(result["installed"] or result["renewals"])}
     problems = []
+    for name, renewed in result["renewals"].items():
+        set_renewal(name, renewed)
     obtained = {}
     try:
-        result["changed"] = client.ensure_account() if reasons else False
+        registered = client.ensure_account() if reasons else False
     except ClientError as error:
         # Without an account there is nothing to ask; what waits is installed all the same.
+        registered = False
         problems.append(f"the account on {settings.directory}: {error}")
     for certificate in certificates if not problems else []:
         if certificate.name in reasons:
@@ -168,7 +179,7 @@ def run(module):
             problems.append(f"the certificate {name} was obtained, but the one from before stays in use: {problem}")
         else:
             installed.append(name)
-    result.update(changed=bool(result["changed"] or obtained or installed), obtained=obtained, installed=installed)
+    result.update(changed=bool(registered or result["renewals"] or obtained or installed), obtained=obtained, installed=installed)
     if problems:
         result.update(failed=True, msg="; ".join(problems))
     return result
