@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _certificate_store as certificate_store
 from ansible_collections.civitas.hosting.plugins.module_utils._certificate_store import Owner, Store, StoreError, write_ca
 from ansible_collections.civitas.hosting.plugins.plugin_utils import _internal_ca as internal_ca
+from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_chain import judge
 from ansible_collections.civitas.hosting.plugins.plugin_utils._internal_ca import Ca, CaError, Policy, Root
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -128,6 +129,27 @@ def test_a_leaf_beyond_the_constraints_is_neither_issued_nor_accepted(
     done = accepted(tmp_path, internal_ca.issue(ca, request_pem(), [host], POLICY, NOW), ca)
     assert done.returncode != 0
     assert "permitted subtree violation" in done.stderr
+
+
+@pytest.mark.parametrize("hosts", [["records.test", "*.records.test", "10.0.0.1"], ["192.0.2.7"]], ids=str)
+def test_the_collection_s_own_judge_accepts_what_it_issues(ca: Ca, hosts: list[str]) -> None:
+    chain = internal_ca.issue(ca, request_pem(), hosts, POLICY, NOW)
+    crls = internal_ca._lists(ca.crls)
+    verdict = judge([*links(chain), *links(ca.root)], links(ca.root), hostnames=hosts, at=NOW, crls=crls)
+    assert verdict.problems == []
+    assert (list(verdict.chain), verdict.root) == (links(chain), links(ca.root)[0])
+
+
+def test_the_collection_s_own_judge_refuses_what_is_revoked_or_beyond_the_constraints(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = internal_ca.issue(ca, request_pem(), ["a.test"], POLICY, NOW)
+    revoked = internal_ca.renew_list(ca, revoking(f"{links(chain)[0].serial_number:x}"), NOW)
+    verdict = judge(links(chain), links(ca.root), hostnames=["a.test"], at=NOW, crls=internal_ca._lists(revoked.crls))
+    assert [problem.code for problem in verdict.problems] == ["revoked"]
+    monkeypatch.setattr(internal_ca, "outside", lambda *_arguments: [])
+    for host in ("bank.example", "8.8.8.8"):
+        chain = internal_ca.issue(ca, request_pem(), [host], POLICY, NOW)
+        verdict = judge(links(chain), links(ca.root), hostnames=[host], at=NOW)
+        assert [problem.code for problem in verdict.problems] == ["name_constraints"]
 
 
 def test_without_the_issuing_ca_the_chain_is_not_complete(tmp_path: Path, ca: Ca) -> None:
