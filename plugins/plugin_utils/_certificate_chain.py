@@ -119,7 +119,7 @@ def _judge_leaf(leaf: Link, bag: Bag, case: rules.Case, key: bytes) -> Verdict:
     least: t.List[Problem] = []
     for path in itertools.islice(bag.paths(leaf), MAXIMUM_PATHS):
         problems = in_order(rules.examine(path, bag, case)) or _ask_verifier(path, case)
-        if best is None or (path.cost == best.cost and len(problems) < len(least)):
+        if best is None or not problems or (path.cost == best.cost and len(problems) < len(least)):
             best, least = path, problems
         if not problems:
             break

@@ -119,8 +119,8 @@ def _end(path: Path, bag: Bag) -> Found:
             # It claims to be signed with its own key, and is not: otherwise it were a root or a self-signed leaf.
             yield who.problem("tampered", f"The {who} was changed after it was signed: its signature is wrong.")
         elif _ends_below_unknown_root(path, bag):
-            why = "a trusted root of that name has another key" if bag.has_anchor_named(last.issuer) else "which is not a trusted root"
-            yield who.problem("untrusted_root", f"The {who} was issued by {last.issuer_text}: {why}.")
+            why = "; the trusted root of that name has another key" if bag.has_anchor_named(last.issuer) else ", which is no trusted root"
+            yield who.problem("untrusted_root", f"The {who} was issued by {last.issuer_text}{why}.")
         else:
             other = "; one of that name is there, but with another key" if bag.named(last.issuer) else ""
             where = f"; the issuer offers it at {last.issuer_urls[0]}" if last.issuer_urls else ""

@@ -393,7 +393,7 @@ def test_every_code_of_a_chain_has_a_bad_case() -> None:
 SAID = {
     "missing intermediate": "CN=Test Intermediate,O=Test Trust, is missing; the issuer offers it at http://ca.example.org/i.crt.",
     "missing intermediate, another one of its name": "one of that name is there, but with another key",
-    "another root of that name is trusted": "a trusted root of that name has another key",
+    "another root of that name is trusted": "was issued by CN=Test Root,O=Test Trust; the trusted root of that name has another key.",
     "address as text": "192.0.2.1 stands among its names as text and not as an address",
     "another name": f"The leaf CN={WWW} is not for {WWW}: {WWW} is not among its names: mail.example.org.",
     "wildcard for the domain": "*.example.org does not cover example.org itself",
