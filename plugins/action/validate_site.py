@@ -380,7 +380,7 @@ class ActionModule(ActionBase):
         if policy is None or not policy.application_installed or "civitas_domain" not in values or reported & set(names):
             return None
         passphrase = self._given_secret(target, "civitas_certificate_passphrase_secret")
-        if any(name not in values for name in names) or {problem.variable for problem in self._problems} & set(names):
+        if any(name not in values for name in names) or (passphrase is None and "civitas_certificate_passphrase_secret" in names):
             return None
         return _site_certificate.Settings(
             policy=policy,

@@ -103,7 +103,10 @@ def certificate_advice(product: t.Any, info: t.Mapping[str, t.Any], domain: str,
             f"issue, {begin.date().isoformat()}; browsers may refuse it. Ask the issuer for one of at most {limit} days."
         )
     if info.get("must_staple"):
-        advice.append("The certificate demands OCSP stapling, which many authorities have ended; order the next one without (must-staple).")
+        advice.append(
+            "The certificate demands OCSP stapling (must-staple), so browsers refuse it unless nginx_ocsp_resolvers is set. Many authorities "
+            "have ended that service; order the next one without."
+        )
     return advice
 
 

@@ -491,6 +491,12 @@ def test_a_bad_delivery_is_refused_before_any_host_is_touched(site, changes, var
     assert not site.calls.exists()
 
 
+def test_a_secrets_file_that_cannot_be_opened_is_told_once(site):
+    delivered(site)
+    site.password.write_text("wrong\n")
+    assert site.validate().only()["variable"] == "secrets file"
+
+
 def test_waivers_in_force_are_told(site):
     until = datetime.date.today() + datetime.timedelta(days=12)
     waiver = {"rule": "internal_ca", "reason": "The certificate has been ordered.", "until": until.isoformat()}
