@@ -80,7 +80,7 @@ def install(name: str, config: str = program.CONFIG) -> str:
             chain = "".join(wire.certificates(file.read()))
         with open(os.path.join(LIVE, name, "privkey.pem"), encoding="ascii", errors="replace") as file:
             key = file.read()
-        Installer(found.store, found.specs[name]).install(chain, key, found.trust[name])
+        Installer(found.store, found.specs[name], found.patience).install(chain, key, found.trust[name])
     except (program.ProgramError, InstallError, StoreError, OSError) as error:
         return str(error)
     return ""
@@ -101,11 +101,11 @@ def declared(config: str) -> t.List[str]:
         return [item["name"] for item in json.load(file)["certificates"] if item["source"] == "acme"]
 
 
-def deploy(names: t.Sequence[str]) -> int:
+def deploy(names: t.Sequence[str], config: str) -> int:
     """Bring those into use that are not yet; returns 1 when one could not be."""
     status = 0
     for name in waiting(names):
-        problem = install(name)
+        problem = install(name, config)
         text = problem or "the renewed certificate is in use"
         _say(text if text.startswith(f"{name}:") else f"{name}: {text}")
         if problem:
@@ -138,7 +138,8 @@ def check(names: t.Sequence[str], now: float) -> int:
 
 
 def main(arguments: t.Sequence[str], config: str = program.CONFIG) -> int:
-    if arguments[:1] != ["deploy"] and list(arguments) != ["check"]:
+    command, wanted = "".join(arguments[:1]), arguments[1:]
+    if command != "deploy" and (command != "check" or wanted):
         sys.stderr.write(USAGE)
         return 2
     try:
@@ -146,9 +147,9 @@ def main(arguments: t.Sequence[str], config: str = program.CONFIG) -> int:
     except (OSError, ValueError, KeyError, TypeError) as error:
         _say(f"{config}: {error!r}; run the site playbook, it writes this file")
         return 1
-    if arguments[0] == "check":
+    if command == "check":
         return check(names, time.time())
-    return deploy([name for name in names if name in arguments[1:]] if arguments[1:] else names)
+    return deploy([name for name in names if name in wanted] if wanted else names, config)
 
 
 def _say(line: str) -> None:
