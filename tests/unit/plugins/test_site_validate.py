@@ -550,7 +550,7 @@ def test_the_inventory_to_copy_lacks_only_the_archive(site):
     inventory = site.root / "own/hosts.yml"
     output = site.validate(inventory=inventory).output
     assert "The inventory has 1 problem." in output, output
-    assert "records: app_demo_archive  (own/group_vars/all.yml:15)" in output and "there is no such file" in output
+    assert "records: app_demo_archive  (own/group_vars/all.yml:21)" in output and "there is no such file" in output
     own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
     run = site.validate("-e", json.dumps(own), inventory=inventory)
     assert run.returncode == 0, run.output
