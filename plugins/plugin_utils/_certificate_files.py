@@ -108,6 +108,18 @@ def key_as_pem(key: t.Any) -> str:
     return t.cast(bytes, pem).decode("ascii")
 
 
+def read_public_key(pem: str) -> t.Any:
+    """A public key from PEM.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return serialization.load_pem_public_key(pem.encode())
+    except UnsupportedAlgorithm as error:
+        raise ValueError(f"this kind of key is not supported: {error}") from error
+
+
 def public_bytes(key: t.Any) -> bytes:
     """A public key in the form that keys are compared in."""
     return t.cast(bytes, key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))
