@@ -29,6 +29,8 @@ except ImportError as _error:
     MISSING = str(_error)
 
 DAY = 86400
+FAST_RSA = 4096
+EXPONENT_BITS = 64
 NameKey = t.Tuple[t.Any, ...]
 _Extension = t.TypeVar("_Extension")
 
@@ -139,6 +141,20 @@ class Link:
     @cached_property
     def key_type(self) -> str:
         return key_type(self.public_key)
+
+    @cached_property
+    def is_slow(self) -> bool:
+        """Whether checking a signature with its key takes several times as long as usual."""
+        key = self.public_key
+        if isinstance(key, rsa.RSAPublicKey):
+            return key.key_size > FAST_RSA
+        return isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, ec.SECP256R1)
+
+    @cached_property
+    def is_absurd(self) -> bool:
+        """Whether the key was made to keep those busy who check signatures with it; no program makes RSA exponents that large."""
+        key = self.public_key
+        return isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e.bit_length() > EXPONENT_BITS
 
     @cached_property
     def digest(self) -> str:
@@ -256,6 +272,8 @@ def key_type(public_key: t.Any) -> str:
 def signature_holds(child: Link, issuer: Link) -> t.Optional[bool]:
     """Whether the issuer's key made the child's signature, whatever the names are; V(None) when the library cannot tell."""
     certificate, key = child.certificate, issuer.public_key
+    if issuer.is_absurd:
+        return None
     try:
         signature, signed = certificate.signature, certificate.tbs_certificate_bytes
         # The library overlooks a signature that claims to have unused bits; others refuse it, and nobody makes one.

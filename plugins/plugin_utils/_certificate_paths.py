@@ -27,8 +27,10 @@ except ImportError as _error:
 
 # As in the library's verifier; public authorities need one or two.
 MAXIMUM_INTERMEDIATES = 8
-# Good bags need less than ten, other verifiers stop at about a hundred. All of them take a quarter of a second with usual keys.
+# Good bags need less than ten, other verifiers stop at about a hundred. All of them take a quarter of a second.
 MAXIMUM_SIGNATURES = 256
+# Checking with a slow key takes as long as that many with a usual one.
+SLOW_KEY = 8
 # Steps cost no signature, but hostile bags can make exponentially many.
 MAXIMUM_STEPS = 10000
 
@@ -86,25 +88,29 @@ class Bag:
             self._by_subject.setdefault(one.subject, []).append(one)
         self._by_key_id: t.Optional[t.Dict[bytes, t.List[Link]]] = None
         self._issuers_of: t.Dict[Link, t.List[Link]] = {}
+        self._left = MAXIMUM_SIGNATURES
         self._signatures: t.Dict[t.Tuple[bytes, bytes], t.Optional[bool]] = {}
 
     def signed_by(self, child: Link, issuer: Link) -> t.Optional[bool]:
         """Whether the issuer's key signed the child; V(None) when that cannot be told, too much work being one reason."""
         key = (child.fingerprint, issuer.key_bytes)
         if key not in self._signatures:
-            if len(self._signatures) >= MAXIMUM_SIGNATURES:
-                self.exhausted = True
+            if not self._may_check(issuer):
                 return None
             self._signatures[key] = signature_holds(child, issuer)
         return self._signatures[key]
+
+    def _may_check(self, issuer: Link) -> bool:
+        self._left -= SLOW_KEY if issuer.is_slow else 1
+        self.exhausted = self.exhausted or self._left < 0
+        return not self.exhausted
 
     def crl_signed_by(self, crl: x509.CertificateRevocationList, issuer: Link) -> bool:
         """Whether the issuer made the list, and may; when too much was checked already, not."""
         usage = issuer.key_usage
         key = (crl.fingerprint(hashes.SHA256()), issuer.key_bytes)
         if key not in self._signatures:
-            if len(self._signatures) >= MAXIMUM_SIGNATURES:
-                self.exhausted = True
+            if not self._may_check(issuer):
                 return False
             try:
                 holds = issuer.public_key is not None and crl.is_signature_valid(issuer.public_key)

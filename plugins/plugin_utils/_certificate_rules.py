@@ -154,6 +154,8 @@ def _strength(link: Link, who: Who) -> Found:
     kind, key = link.key_type, link.public_key
     if kind == "rsa" and key.key_size < MINIMUM_RSA:
         yield who.problem("weak_key", f"The {who} has an RSA key of {key.key_size} bits; {MINIMUM_RSA} are the least.")
+    elif link.is_absurd:
+        yield who.problem("weak_key", f"The {who} has an RSA key with an exponent that no program makes.")
     elif isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in CURVES:
         yield who.problem("weak_key", f"The {who} has a key on the curve {key.curve.name}, which is weak or known to few programs.")
     elif kind in ("dsa", "unknown"):

@@ -402,6 +402,7 @@ SAID = {
     "expired intermediate": "The intermediate CN=Intermediate ended on ",
     "expired root": "The root CN=Root ended on ",
     "two sites": "There are 2 certificates of servers",
+    "organization permitted, but nobody can judge it": "restricts distinguished names too, which the verifier here cannot judge",
     "unknown critical extension": "1.3.6.1.4.1.99999.1",
 }
 
