@@ -108,6 +108,8 @@ def deliveries() -> dict[str, tuple[list[tuple[str, bytes]], str, bool]]:
 
 def chains(seconds: float, rounds: int) -> list[Row]:
     """Milliseconds for a whole delivery as `validate` takes it in: reading, building the chain, verifying it, comparing the key."""
+    # The link that makes this checkout the collection.
+    sys.path.insert(0, str(bed.CACHE / "collections"))
     from ansible_collections.civitas.hosting.plugins.plugin_utils import _certificate_delivery as certificates
 
     rows = []
