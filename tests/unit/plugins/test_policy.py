@@ -146,6 +146,7 @@ def test_good_waivers_hold():
         ([{**WAIVER, "rule": ["wildcard"]}], "names something, which is no rule", "Write one of"),
         ([{**WAIVER, "reason": ""}], "waives internal_ca without a reason", "Write a sentence of why"),
         ([{**WAIVER, "reason": "because"}], "waives internal_ca without a reason", "Write a sentence of why"),
+        ([{**WAIVER, "reason": "necessarily"}], "waives internal_ca without a reason", "Write a sentence of why"),
         ([{**WAIVER, "reason": " - - - "}], "waives internal_ca without a reason", "Write a sentence of why"),
         ([{**WAIVER, "reason": "one two\nthree four"}], "waives internal_ca without a reason", "Write a sentence of why"),
         ([{**WAIVER, "reason": "word " * 101}], "waives internal_ca without a reason", "10 to 500 characters"),
