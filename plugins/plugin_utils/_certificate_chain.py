@@ -132,7 +132,7 @@ def _judge_leaf(leaf: Link, bag: Bag, case: rules.Case, key: bytes) -> Verdict:
     links = best.links if best else (leaf,)
     root = links[-1] if best and best.end == ANCHOR else None
     chain = [one.certificate for one in links if one is not root and (one is leaf or not bag.is_self_signed(one))]
-    unfinished = links[-1].certificate if best and best.end == OPEN else None
+    unfinished = links[-1].certificate if best and best.end == OPEN and not links[-1].self_issued else None
     return Verdict(chain, root.certificate if root else None, in_order([*mismatch, *least]), notes, unfinished)
 
 

@@ -77,7 +77,7 @@ def examine(path: Path, bag: Bag, case: Case) -> t.List[Problem]:
         above = position + 1
         issuer = path.links[above] if above < len(path.links) and above not in path.damaged else None
         anchor = path.end == ANCHOR and above == len(path.links)
-        found += [*_dates(link, who, case.at), *_strength(link, who), *_digest(link, who, anchor), *_form(link, who, issuer, anchor)]
+        found += [*_dates(link, who, case.at), *_strength(link, who), *_digest(link, who, anchor), *_form(link, who, issuer)]
         if position == 0:
             found += [*_leaf(link, who, case), *_names(link, who, case)]
         else:
@@ -132,7 +132,7 @@ def _ends_below_unknown_root(path: Path, bag: Bag) -> bool:
     """Whether what is missing at the end is a root that is not trusted, and not a further intermediate.
 
     That cannot be seen for sure. A leaf's issuer is an intermediate with all public authorities; an intermediate's issuer mostly is a root,
-    unless its organization has a root that is trusted.
+    unless its organization has a root that is trusted and it says where its issuer can be had, as public authorities' intermediates do.
     """
     last = path.links[-1]
     if bag.has_anchor_named(last.issuer):
@@ -140,7 +140,7 @@ def _ends_below_unknown_root(path: Path, bag: Bag) -> bool:
     if len(path.links) == 1:
         return False
     known = {name for anchor in bag.anchors for name in anchor.organizations("subject")}
-    return not known & last.organizations("issuer")
+    return not (last.issuer_urls and known & last.organizations("issuer"))
 
 
 def _dates(link: Link, who: Who, at: datetime.datetime) -> Found:
@@ -168,20 +168,21 @@ def _digest(link: Link, who: Who, anchor: bool) -> Found:
         yield who.problem("weak_digest", f"The {who} is signed with {link.digest.upper()}, which can be forged or is refused.")
 
 
-def _form(link: Link, who: Who, issuer: t.Optional[Link], anchor: bool) -> Found:
+def _form(link: Link, who: Who, issuer: t.Optional[Link]) -> Found:
     """The form that strict programs insist on, where the verifier does not or says it badly."""
     wrong = []
     if link.unreadable:
-        wrong.append(f"has extensions that cannot be read ({link.unreadable})")
-    elif link.is_ca and not link.key_id:
+        yield who.problem("not_strict", f"The {who} has extensions that cannot be read ({link.unreadable}).")
+        return
+    if link.is_ca and not link.key_id:
         wrong.append("is an authority's and has no subject key identifier")
     if link.is_critical(x509.SubjectKeyIdentifier):
         wrong.append("has a critical subject key identifier")
     if link.is_ca and not link.is_critical(x509.BasicConstraints):
         wrong.append("has basic constraints that are not critical")
-    if link.is_ca and link.key_usage is None and not link.unreadable:
+    if link.is_ca and link.key_usage is None:
         wrong.append("is an authority's and has no key usage")
-    if not anchor and not link.unreadable and not link.issuer_key_id and issuer:
+    if issuer and not link.issuer_key_id:
         wrong.append("does not say which key signed it (no authority key identifier)")
     if issuer:
         if issuer.subject == link.issuer and issuer.exact_name("subject") != link.exact_name("issuer"):
@@ -228,7 +229,9 @@ def _leaf(link: Link, who: Who, case: Case) -> Found:
 
 
 def _names(link: Link, who: Who, case: Case) -> Found:
-    if not link.names and case.purpose == "server" and not link.unreadable:
+    if link.unreadable:
+        return
+    if not link.names and case.purpose == "server":
         name = f" ({link.common_names[0]})" if link.common_names else ""
         yield who.problem("common_name_only", f"The {who} has no subject alternative name, only a common name{name}.")
     for host in case.hostnames:
@@ -237,8 +240,9 @@ def _names(link: Link, who: Who, case: Case) -> Found:
         code, why = certificate_names.mismatch(host, names)
         if not code or (not link.names and host in [one.lower() for one in link.common_names]):
             continue
-        if address and host in link.dns_names:
-            why = f"{host} stands among its names as text and not as an address"
+        if address:
+            text = f"{host} stands among its names as text and not as an address"
+            why = text if host in link.dns_names else certificate_names.mismatch(host, link.names)[1]
         yield who.problem(code, f"The {who} is not for {host}: {why}.")
 
 

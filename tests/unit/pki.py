@@ -144,7 +144,7 @@ def issue(
         try:
             identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
             found.append((x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), False))
-        except x509.ExtensionNotFound:
+        except (x509.ExtensionNotFound, ValueError):
             found.append((x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), False))
     elif not ca:
         found.append((x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), False))
@@ -163,7 +163,7 @@ def issue(
         point = x509.DistributionPoint([x509.UniformResourceIdentifier(crl)], None, None, None)
         found.append((x509.CRLDistributionPoints([point]), False))
     replaced = list(replace)
-    left_out = (*without, *(type(value) for value, _critical in replaced))
+    left_out = {kind.oid for kind in without} | {value.oid for value, _critical in replaced}
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -173,7 +173,7 @@ def issue(
         .not_valid_before(start)
         .not_valid_after(end)
     )
-    for value, critical in [*(one for one in found if not isinstance(one[0], left_out)), *replaced]:
+    for value, critical in [*(one for one in found if one[0].oid not in left_out), *replaced]:
         builder = builder.add_extension(value, critical)
     if isinstance(signer.key, ed25519.Ed25519PrivateKey):
         return Pair(builder.sign(signer.key, None), key)

@@ -18,7 +18,7 @@ from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_chain
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_problems import CODES
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.unit.pki import (
@@ -30,6 +30,7 @@ from tests.unit.pki import (
     constraints,
     ec_key,
     ed25519_key,
+    flipped,
     issue,
     name,
     pem,
@@ -174,6 +175,62 @@ def revoked(which: str) -> Given:
     return Given([pki.leaf, pki.intermediate], [pki.root], crls=lists[which], chain=[pki.leaf, pki.intermediate])
 
 
+def listed(which: str, usages: Sequence[str] = ("key_cert_sign", "crl_sign")) -> Given:
+    """The leaf is on the list, with something more said of it."""
+    root = PKI().root
+    authority = issue("Intermediate", root, ca=True, usages=usages)
+    bottom = issue(WWW, authority, names=[WWW])
+    entry = x509.RevokedCertificateBuilder().serial_number(bottom.certificate.serial_number).revocation_date(NOW - DAY)
+    said: dict[str, x509.ExtensionType] = {
+        "stolen": x509.CRLReason(x509.ReasonFlags.key_compromise),
+        "taken back": x509.CRLReason(x509.ReasonFlags.remove_from_crl),
+        "of this issuer": x509.CertificateIssuer([x509.DirectoryName(authority.certificate.subject)]),
+        "of another issuer": x509.CertificateIssuer([x509.DirectoryName(root.certificate.subject)]),
+    }
+    crl = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(NOW - DAY)
+        .next_update(NOW + DAY)
+        .add_revoked_certificate(entry.add_extension(said[which], critical=False).build())
+        .sign(authority.key, hashes.SHA256())
+    )
+    return Given([bottom, authority], [root], crls=[crl], chain=[bottom, authority])
+
+
+def spoiled(pair: Pair) -> Pair:
+    """Its signature is another one."""
+    return Pair(x509.load_der_x509_certificate(flipped(pair.der, len(pair.der) * 8 - 8)), pair.key)
+
+
+def names_its_issuer_by_serial(right: bool) -> Given:
+    pki = PKI()
+    issuer = pki.intermediate.certificate
+    key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    serial = issuer.serial_number if right else 1
+    full = x509.AuthorityKeyIdentifier(key_id, [x509.DirectoryName(issuer.issuer)], serial)
+    given = leaf(replace=[(full, False)])
+    return dataclasses.replace(given, chain=given.bag)
+
+
+def two_of_one_name(first: Change, second: Change) -> Given:
+    """Two intermediates for one key, each with its own fault; the better way is the one that is told."""
+    root, gone, key = PKI().root, issue("Gone", ca=True), ec_key()
+    both = [issue(**{"subject": "Intermediate", "issuer": gone if "gone" in one else root, "ca": True, "key": key, **one.get("gone", one)})
+            for one in (first, second)]  # fmt: skip
+    bottom = issue(WWW, both[0], names=[WWW])
+    return Given([bottom, *both], [root])
+
+
+def unreadable(kind: type[x509.ExtensionType]) -> tuple[x509.ExtensionType, bool]:
+    return x509.UnrecognizedExtension(kind.oid, b"\x05\x00"), False
+
+
+def self_signed_before() -> Pair:
+    """What served until the delivery came."""
+    return issue(WWW, names=[WWW])
+
+
 def other_spelling() -> Given:
     """The leaf writes its issuer's name in another kind of string; comparing bytes, the names differ."""
     root = issue("Root", ca=True)
@@ -258,6 +315,28 @@ BAD: dict[str, tuple[Callable[[], Given], list[str]]] = {
     "self-signed without names": (lambda: self_signed(ca=True, names=[]), ["self_signed", "common_name_only"]),
     "self-signed and trusted": (lambda: with_other(lambda given: {"trust": given.bag}, self_signed()), ["self_signed"]),
     "self-signed, expired, weak": (lambda: self_signed(key=rsa_key(1024), **EXPIRED), ["self_signed", "expired", "weak_key"]),
+    "self-signed, tampered": (lambda: with_other(lambda given: {"bag": [spoiled(given.bag[0])]}, self_signed()), ["tampered"]),
+    "self-signed, tampered and trusted": (
+        lambda: with_other(lambda given: {"bag": [spoiled(given.bag[0])], "trust": [spoiled(given.bag[0])]}, self_signed()),
+        ["tampered"],
+    ),
+    "another root is trusted, its own is there and tampered": (
+        lambda: with_other(lambda given: {"bag": [*given.bag, spoiled(given.trust[0])], "trust": [issue("Other", ca=True)]}),
+        ["tampered"],
+    ),
+    "a trusted root is tampered": (lambda: with_other(lambda given: {"trust": [spoiled(given.trust[0])]}), ["untrusted_root"]),
+    # the better of two ways is told
+    "expired, or leading nowhere": (lambda: two_of_one_name(EXPIRED, {"gone": {}}), ["expired"]),
+    "leading nowhere, or expired": (lambda: two_of_one_name({"gone": {}}, EXPIRED), ["expired"]),
+    "expired and no authority, or expired": (
+        lambda: two_of_one_name({**EXPIRED, "usages": ["crl_sign"], "end": NOW - DAY / 2}, EXPIRED),
+        ["expired"],
+    ),
+    "expired, or no authority": (lambda: two_of_one_name(EXPIRED, {"ca": False, **EXPIRED, "end": NOW - DAY / 2}), ["expired"]),
+    "weak digest, or expired and of no use": (
+        lambda: two_of_one_name({"digest": hashes.SHA224()}, {**EXPIRED, "usages": ["crl_sign"]}),
+        ["weak_digest"],
+    ),
     "50 intermediates": (lambda: deep(50), ["chain_too_long"]),
     "9 intermediates": (lambda: deep(9), ["chain_too_long"]),
     # changed after signing
@@ -291,6 +370,10 @@ BAD: dict[str, tuple[Callable[[], Given], list[str]]] = {
     "authority as leaf": (authority_as_leaf, ["wrong_purpose"]),
     # authorities
     "intermediate is no authority": (lambda: middle(ca=False, path_length=None, usages=["key_cert_sign"]), ["intermediate_not_ca"]),
+    "intermediate is no authority, no name asked": (
+        lambda: with_other(lambda _: {"hostnames": []}, middle(ca=False, path_length=None, usages=["key_cert_sign"])),
+        ["intermediate_not_ca"],
+    ),
     "intermediate does not say that it is one": (lambda: middle(without=[x509.BasicConstraints]), ["intermediate_not_ca"]),
     "path length of the root": (lambda: top({"path_length": 0}), ["path_length"]),
     "names not permitted": (lambda: constrained(["example.com"]), ["name_constraints"]),
@@ -309,6 +392,7 @@ BAD: dict[str, tuple[Callable[[], Given], list[str]]] = {
     "RSA-1024 root": (lambda: top({"key": rsa_key(1024)}), ["weak_key"]),
     "small curve": (lambda: leaf(key=ec_key(ec.SECP224R1())), ["weak_key"]),
     "rare curve": (lambda: leaf(key=ec_key(ec.SECP256K1())), ["weak_key"]),
+    "key for encryption": (lambda: leaf(key=x25519.X25519PrivateKey.generate()), ["weak_key"]),
     "SHA-1 leaf": (lambda: weak(hashes.SHA1(), "leaf"), ["weak_digest"]),
     "SHA-1 intermediate": (lambda: weak(hashes.SHA1(), "intermediate"), ["weak_digest"]),
     "MD5 leaf": (lambda: weak(hashes.MD5(), "leaf"), ["weak_digest"]),
@@ -316,7 +400,13 @@ BAD: dict[str, tuple[Callable[[], Given], list[str]]] = {
     "revoked leaf": (lambda: revoked("leaf"), ["revoked"]),
     "revoked intermediate": (lambda: revoked("intermediate"), ["revoked"]),
     "revoked by an old list": (lambda: revoked("by an old list"), ["revoked"]),
+    "revoked as stolen": (lambda: listed("stolen"), ["revoked"]),
+    "revoked on a list of many issuers": (lambda: listed("of this issuer"), ["revoked"]),
     # form
+    "serial number of another issuer": (lambda: names_its_issuer_by_serial(right=False), ["not_strict"]),
+    "names of the leaf unreadable": (lambda: leaf(names=[], replace=[unreadable(x509.SubjectAlternativeName)]), ["not_strict"]),
+    "key usage of the intermediate unreadable": (lambda: middle(replace=[unreadable(x509.KeyUsage)]), ["not_strict"]),
+    "unknown critical extension, no name asked": (lambda: with_other(lambda _: {"hostnames": []}, unknown_critical()), ["not_strict"]),
     "no authority key identifier": (lambda: leaf(without=[x509.AuthorityKeyIdentifier]), ["not_strict"]),
     "no subject key identifier of an authority": (lambda: middle(without=[x509.SubjectKeyIdentifier]), ["not_strict"]),
     "no subject key identifier of the root": (lambda: top({"without": [x509.SubjectKeyIdentifier]}), ["not_strict"]),
@@ -401,6 +491,12 @@ SAID = {
     "tampered intermediate": "The intermediate CN=Uest Intermediate was changed after it was signed",
     "expired intermediate": "The intermediate CN=Intermediate ended on ",
     "expired root": "The root CN=Root ended on ",
+    "another address": "192.0.2.1 is not among its names: www.example.org, example.org.",
+    "another root is trusted, its own is there": "The chain ends at the root CN=Test Root, which is not among the trusted roots.",
+    "issuer's name spelled otherwise": "writes the name of its issuer another way than the issuer does",
+    "another issuer's name": "names CN=Somebody as its issuer and is signed by CN=Test Intermediate",
+    "revoked as stolen": "(reason: keyCompromise)",
+    "names of the leaf unreadable": f"The leaf CN={WWW} has extensions that cannot be read",
     "two sites": "There are 2 certificates of servers",
     "organization permitted, but nobody can judge it": "restricts distinguished names too, which the verifier here cannot judge",
     "unknown critical extension": "1.3.6.1.4.1.99999.1",
@@ -417,6 +513,19 @@ def test_a_certificate_cannot_write_to_the_terminal() -> None:
     given = leaf(subject=name("a\x1b[2J\nb" + "c" * 40), **EXPIRED)
     (found,) = verdict_of(given).problems
     assert "CN=a?[2J?bccc" in found.message and "\x1b" not in found.certificate
+
+
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        (name("", organization="Org"), "The leaf O=Org ended"),
+        (name(""), f"The leaf {WWW} ended"),
+        (name("a", unit="b"), "The leaf CN=a ended"),
+    ],
+)
+def test_a_certificate_is_called_by_the_name_it_has(subject: x509.Name, said: str) -> None:
+    (found,) = verdict_of(leaf(subject=subject, serial=0x4F01, **EXPIRED)).problems
+    assert found.message.startswith(said) and found.certificate.endswith(", serial 4f01")
 
 
 # --- what is right ----------------------------------------------------------------------------------------------------------------------
@@ -525,6 +634,12 @@ GOOD: dict[str, Callable[[], Given]] = {
     "permitted organization": lambda: constrained(["O=Org"], subject=name(WWW, organization="Org"), critical=False),
     "another one revoked": lambda: revoked("another certificate"),
     "revoked by a forged list": lambda: revoked("forged"),
+    "revocation taken back": lambda: listed("taken back"),
+    "revoked with another issuer": lambda: listed("of another issuer"),
+    "revoked by an authority that may not": lambda: listed("stolen", usages=["key_cert_sign"]),
+    "serial number of its issuer": lambda: names_its_issuer_by_serial(right=True),
+    "common names elsewhere": lambda: constrained(["example.org"], subject="www.example.com"),
+    "common name like a sentence": lambda: constrained(["192.0.2.0/24", "example.org"], [], ["192.0.2.1"], "Example Inc. server"),
     "revoked by somebody else": lambda: revoked("by another authority"),
     # disordered
     "reversed": lambda: usual_with(order=lambda bag: bag[::-1]),
@@ -543,6 +658,8 @@ GOOD: dict[str, Callable[[], Given]] = {
     "circle": circle,
     "dead end": dead_end,
     "renewed": lambda: renewed(1),
+    "self-signed before": lambda: dataclasses.replace(usual_with(self_signed_before), key=None),
+    "self-signed before, no name asked": lambda: dataclasses.replace(usual_with(self_signed_before), key=None, hostnames=[]),
     "renewed, the other way round": lambda: renewed(-1),
     "intermediate in the trust file": trusted_bundle,
     "two roots of one name": lambda: with_other(
@@ -609,6 +726,8 @@ def test_the_verifier_is_asked_about_clients_too() -> None:
 def test_a_time_without_a_zone_is_utc_and_the_last_second_counts() -> None:
     given = usual_with()
     end = PKI().leaf.certificate.not_valid_after_utc
+    start = PKI().leaf.certificate.not_valid_before_utc
+    assert verdict_of(dataclasses.replace(given, at=start)).problems == []
     for at, codes in ((end, []), (end + datetime.timedelta(microseconds=999999), []), (end + datetime.timedelta(seconds=1), ["expired"])):
         zone = datetime.timezone(datetime.timedelta(hours=-11))
         for same in (at, at.replace(tzinfo=None), at.astimezone(zone)):

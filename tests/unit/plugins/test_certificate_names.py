@@ -34,6 +34,8 @@ from tests.unit.pki import NOW, issue
         ("192.0.2.1", "192.0.2.1"),
         ("2001:DB8:0:0::1", "2001:db8::1"),
         ("[::1]", "::1"),
+        ("a" * 63 + ".example", "a" * 63 + ".example"),
+        ("a." * 126 + "b", "a." * 126 + "b"),
     ],
 )
 def test_a_host_has_one_form(written: str, meant: str) -> None:
@@ -43,7 +45,7 @@ def test_a_host_has_one_form(written: str, meant: str) -> None:
 @pytest.mark.parametrize(
     "written",
     ["", ".", "*", "*.", "a..b", "-a.example", "a-.example", "a_b.example", "www.example.org:443", "https://www.example.org", "a b",
-     "*.*.example", "w*.example", "a" * 64, "a." * 127 + "b", "192.0.2.0/24"],
+     "*.*.example", "w*.example", "a" * 64, "a." * 127 + "b", "192.0.2.0/24", "[a.example", "[::1"],
 )  # fmt: skip
 def test_what_is_no_host_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match=r"write www\.example\.org"):
@@ -85,7 +87,9 @@ def test_why_a_host_is_not_covered(host: str, names: list[str], code: str) -> No
 
 
 def test_a_long_list_is_cut() -> None:
-    assert mismatch("x.example", [f"a{number}.example" for number in range(9)])[1].endswith("a4.example and 4 more")
+    names = [f"a{number}.example" for number in range(9)]
+    assert mismatch("x.example", names)[1].endswith("a4.example and 4 more")
+    assert mismatch("x.example", names[:5])[1].endswith("a4.example")
 
 
 @pytest.mark.parametrize(

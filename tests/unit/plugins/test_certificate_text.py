@@ -196,6 +196,8 @@ def test_what_certificates_say() -> None:
     }  # fmt: skip
     assert certificate_info(bottom.pem, at=(NOW + 3 * DAY).isoformat())[0]["days_left"] == -1
     json.dumps(found)
+    other = issue("Root", issue("Root", ca=True), ca=True)
+    assert certificate_info(other.pem)[0]["self_signed"] is False
 
 
 def test_what_cannot_be_read_is_not_described() -> None:
