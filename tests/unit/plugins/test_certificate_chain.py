@@ -276,10 +276,10 @@ def hidden_by_decoys(count: int) -> Given:
     return Given([pki.leaf, *decoys, pki.intermediate], [pki.root])
 
 
-def missing_below_known_organization() -> Given:
+def missing_below_known_organization(aia: str = "") -> Given:
     root = issue(name("Root", organization="Trust"), ca=True)
     upper = issue(name("Upper", organization="Trust"), root, ca=True)
-    lower = issue(name("Lower", organization="Trust"), upper, ca=True)
+    lower = issue(name("Lower", organization="Trust"), upper, ca=True, aia=aia)
     return Given([issue(WWW, lower, names=[WWW]), lower], [root])
 
 
@@ -302,7 +302,11 @@ BAD: dict[str, tuple[Callable[[], Given], list[str]]] = {
         lambda: with_other(lambda given: {"bag": [given.bag[0], issue(given.bag[1].certificate.subject, given.trust[0], ca=True)]}),
         ["missing_intermediate"],
     ),
-    "missing upper intermediate": (missing_below_known_organization, ["missing_intermediate"]),
+    "missing upper intermediate": (
+        lambda: missing_below_known_organization("http://ca.example.org/upper.crt"),
+        ["missing_intermediate"],
+    ),
+    "another authority of an organization with a trusted root": (missing_below_known_organization, ["untrusted_root"]),
     "another root is trusted": (lambda: with_other(lambda _: {"trust": [issue("Other", ca=True)]}), ["untrusted_root"]),
     "another root is trusted, its own is there": (
         lambda: with_other(lambda given: {"bag": [*given.bag, *given.trust], "trust": [issue("Other", ca=True)]}),
