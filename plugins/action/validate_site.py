@@ -24,7 +24,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _site_rules,
 )
 from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import Problem
-from ansible_collections.civitas.hosting.plugins.plugin_utils import _secrets_run, _site_certificate
+from ansible_collections.civitas.hosting.plugins.plugin_utils import _internal_ca, _internal_ca_run, _secrets_run, _site_certificate
 
 try:
     from ansible._internal._datatag._tags import Origin
@@ -37,6 +37,10 @@ _DOCKER = ("source", "repository_url", "repository_key_file", "bridge_address", 
 # What the preflight of the role certificates judges.
 _ACME = ("directory", "accept_terms", "email", "ca_file", "eab_kid", "eab_hmac_key")
 _ACME_DNS = ("dns_server", "dns_key_name", "dns_key_secret", "dns_key_algorithm")
+_INTERNAL_CA = (
+    *("internal", "common_name", "ca_site_names", "ca_permitted_names", "lifetime_days", "renew_before_days", "revoked"),
+    *("root_file", "controller_ca_file"),
+)
 _CONNECTION = ("ansible_connection", "ansible_host", "ansible_port", "ansible_user")
 
 
@@ -89,6 +93,7 @@ class ActionModule(ActionBase):
             self._judge_hsts(target)
             self._judge_docker(target)
             self._judge_acme(target)
+            self._judge_internal_ca(target)
         notes = self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
 
@@ -332,6 +337,37 @@ class ActionModule(ActionBase):
         config = {name.replace("certificates_acme_", ""): value for name, value in values.items()}
         config["certificates"] = config.pop("certificates_acme")
         self._add_sentences(target, _acme_preflight.problems(config), "correct it")
+
+    def _judge_internal_ca(self, target: _Target) -> None:
+        """Whether the internal CA can issue what the roles ask for."""
+        values = self._rendered(target, [f"certificates_{name}" for name in _INTERNAL_CA])
+        path = self._secrets_path(target)
+        if not values or not path or _internal_ca.MISSING:
+            return
+        wanted = {name: values[f"certificates_{name}"] for name in _INTERNAL_CA}
+        directory = target.own.get("inventory_dir")
+        try:
+            policy = _internal_ca.Policy(
+                wanted["common_name"],
+                wanted["ca_site_names"] + wanted["ca_permitted_names"],
+                datetime.timedelta(days=int(wanted["lifetime_days"])),
+                datetime.timedelta(days=int(wanted["renew_before_days"])),
+                wanted["revoked"],
+            )
+            found = [*_internal_ca.policy_problems(policy), *_internal_ca_run.certificate_problems(wanted["internal"], policy)]
+            if not found:
+                root_file = _secrets_run.secrets_path(wanted["root_file"], directory) if wanted["root_file"] else ""
+                secrets = _secrets_run.secrets_file(path, None, self._loader)
+                now = datetime.datetime.now(datetime.timezone.utc)
+                keeper = _internal_ca_run.Keeper(secrets, root_file, wanted["controller_ca_file"], policy, now, check=True)
+                found = [keeper.problem([host for item in wanted["internal"] for host in item["hosts"]])]
+        except _secrets.SecretsError:
+            return  # told with the secrets file
+        except (TypeError, ValueError, OverflowError):
+            return  # told already, as options of the role
+        for text in filter(None, found):
+            problem, _end, remedy = text.partition("; " if "; " in text else ". ")
+            self._add([Problem(target.host.name, "internal CA", problem, f"{remedy[:1].upper()}{remedy[1:]}.")], target.own)
 
     def _add_sentences(self, target: _Target, sentences: t.Iterable[str], otherwise: str) -> None:
         """Problems as the preflights of roles tell them: the variable, what is wrong and, after a semicolon or colon, what to write."""

@@ -517,8 +517,7 @@ def is_newer(chain_pem: str, ca: Ca) -> bool:
         return False
     ours = _load(ca.certificate)
     return any(
-        link != ours and _is_ca(link) and _signed_by(link, _load(ca.root)) and link.not_valid_before_utc > ours.not_valid_before_utc
-        for link in chain[1:]
+        link != ours and _signed_by(link, _load(ca.root)) and link.not_valid_before_utc > ours.not_valid_before_utc for link in chain[1:]
     )
 
 
@@ -687,13 +686,6 @@ def _names_of(certificate: x509.Certificate) -> t.Set[str]:
     except x509.ExtensionNotFound:
         return set()
     return {str(name.value) for name in names}
-
-
-def _is_ca(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
 
 
 def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

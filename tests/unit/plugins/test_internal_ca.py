@@ -303,6 +303,11 @@ def test_a_new_issuing_ca_cuts_nothing_off(tmp_path: Path, both: tuple[Root, Ca]
         links(before)[0].public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
     )
     assert internal_ca.reason_to_issue(before, public, ["a.test"], new, changed, later) == "it is not from the issuing CA"
+    # Nothing of the old generation outlives what tells of its revocation.
+    last = internal_ca._list_of(new.crls, links(old.certificate)[0])
+    assert last is not None and last.next_update_utc == (later + POLICY.lifetime).replace(microsecond=0)
+    strangers = internal_ca.issue(new_ca(now=later)[1], request_pem(), ["a.test"], POLICY, later)
+    assert not internal_ca.is_newer(strangers, old)
     assert internal_ca.is_newer(after, old) and not internal_ca.is_newer(before, new) and not internal_ca.is_newer(before, old)
 
 
@@ -396,7 +401,7 @@ def test_an_issuing_ca_is_revoked_by_the_root_and_replaced(tmp_path: Path, both:
     assert need.urgent and "is in certificates_revoked" in need.reason
     new = internal_ca.renew_list(internal_ca.renew(ca, root, policy, [], NOW), policy, NOW)
     assert needs(new, policy) == []
-    assert revoked_in(new.crls, new.root) == {serial}
+    assert (revoked_in(new.crls, new.root), revoked_in(new.crls, new.certificate)) == ({serial}, set())
     assert "certificate revoked" in accepted(tmp_path, chain, new, "-crl_check_all", "-CRLfile", "crls.pem").stderr
     fresh = internal_ca.issue(new, request_pem(), ["a.test"], policy, NOW)
     assert accepted(tmp_path, fresh, new, "-crl_check_all", "-CRLfile", "crls.pem").returncode == 0
@@ -434,9 +439,17 @@ def test_an_older_copy_of_the_secrets_catches_up(ca: Ca) -> None:
     assert not internal_ca.is_behind(newer, ca.crls, later)
     assert not internal_ca.is_behind(ca, "", later)
     assert not internal_ca.is_behind(ca, new_ca()[1].crls, later)
+    forged = internal_ca._sign_list(new_ca()[1].key, links(ca.certificate)[0], {}, ca, later, later + DAY)
+    assert not internal_ca.is_behind(ca, internal_ca._with_list(ca, forged).crls, later)
     caught_up = internal_ca.catch_up(ca, newer.crls, POLICY, later)
     assert revoked_in(caught_up.crls, ca.certificate) == {serial}
     assert not internal_ca.is_behind(caught_up, newer.crls, later)
+
+
+def test_lists_are_numbered_by_the_time_and_not_by_what_a_copy_remembers(ca: Ca) -> None:
+    issuing = links(ca.certificate)[0]
+    numbers = [internal_ca._number(internal_ca._list_of(internal_ca.renew_list(ca, POLICY, NOW + n * DAY).crls, issuing)) for n in (1, 2)]
+    assert numbers[1] - numbers[0] == 86400
 
 
 def test_the_ledger_forgets_what_has_ended_and_finds_what_it_forgot(ca: Ca) -> None:

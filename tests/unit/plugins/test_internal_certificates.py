@@ -23,9 +23,11 @@ from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
 from ansible.plugins import loader as plugins
 from ansible.template import Templar
-from ansible_collections.civitas.hosting.plugins.action.internal_certificates import KEPT, ActionModule
+from ansible_collections.civitas.hosting.plugins.action.internal_certificates import ActionModule
+from ansible_collections.civitas.hosting.plugins.module_utils._secrets import SecretsFile
 from ansible_collections.civitas.hosting.plugins.plugin_utils import _internal_ca
 from ansible_collections.civitas.hosting.plugins.plugin_utils._internal_ca import Ca, Policy, Root
+from ansible_collections.civitas.hosting.plugins.plugin_utils._internal_ca_run import KEPT, Keeper
 
 COLLECTIONS = Path(_internal_ca.__file__).parents[5]
 DAY = datetime.timedelta(days=1)
@@ -177,6 +179,37 @@ def test_the_second_run_needs_no_root_and_changes_nothing(site: Site) -> None:
     for check in (False, True):
         done = site.run(check=check)
         assert (done["changed"], done["issued"], done["changed_units"], done["warned"]) == (False, {}, [], "")
+    assert site.secrets.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["ca.pem", "crl.pem"])
+def test_what_a_host_lost_is_put_back(site: Site, name: str) -> None:
+    right = (site.host / name).read_text()
+    (site.host / name).unlink()
+    assert site.run(check=True)["changed"] is True
+    assert not (site.host / name).exists()
+    done = site.run()
+    assert (done["changed"], done["issued"]) == (True, {})
+    assert (site.host / name).read_text() == right
+
+
+def test_validation_tells_before_a_run_would_fail(site: Site) -> None:
+    secrets = SecretsFile(str(site.secrets), VAULT)
+    policy = Policy("x", ["records.test"], 180 * DAY, 120 * DAY)
+
+    def problem(*hosts: str, at: datetime.datetime = NOW) -> str:
+        return Keeper(secrets, "", str(site.people), policy, at, check=True).problem(hosts)
+
+    before = site.secrets.read_bytes()
+    now = datetime.datetime.now(datetime.UTC)
+    assert problem("new.test", at=now) == "", "the root is here"
+    site.take_away()
+    assert problem("records.test", at=now) == ""
+    assert "may not sign for new.test" in problem("new.test", at=now)
+    assert "the issuing CA ended" in problem("records.test", at=now + 2000 * DAY)
+    assert "correct the controller's clock" in problem("records.test", at=now - DAY)
+    site.people.write_text(_internal_ca.create_root("x", NOW).certificate)
+    assert "is not the root certificate of the CA" in problem("records.test", at=now)
     assert site.secrets.read_bytes() == before
 
 

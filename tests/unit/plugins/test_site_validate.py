@@ -615,3 +615,19 @@ def test_what_an_acme_server_would_be_asked_for_is_judged(site):
     run = site.validate("-e", json.dumps(own), "--check", inventory=site.root / "own/hosts.yml")
     assert run.returncode == 0, run.output
     assert "acme_eab" not in run.output
+
+
+def test_a_name_that_the_internal_ca_is_not_for_is_told_before_any_host_is_touched(site):
+    image = with_own_roles(site)
+    site.put(site.root / "demo/image.json", json.dumps(image))
+    inventory = COLLECTION / "inventories/demo/hosts.yml"
+    names = json.dumps({"postgres_server_names": ["database.internal", "db.other.example"], "certificates_revoked": ["no serial!"]})
+    run = site.validate("-e", f"demo_dir={site.root}/demo", "-e", names, inventory=inventory)
+    assert "certificates_revoked: 'no serial!' is neither a serial number" in run.output
+    run = site.validate("-e", f"demo_dir={site.root}/demo", "-e", names, "-e", '{"certificates_revoked": []}', inventory=inventory)
+    assert run.returncode != 0
+    assert "'db.other.example' is not among the names that this CA is for" in run.output
+    assert "Add it to certificates_ca_permitted_names." in run.output
+    wider = '{"certificates_revoked": [], "certificates_ca_permitted_names": ["internal", "localhost", "other.example"]}'
+    run = site.validate("-e", f"demo_dir={site.root}/demo", "-e", names, "-e", wider, inventory=inventory)
+    assert run.returncode == 0, run.output

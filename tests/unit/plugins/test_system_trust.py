@@ -121,6 +121,14 @@ def test_a_file_that_somebody_changed_is_put_right(root: Path) -> None:
     assert file.read_text() == ONE and trusted(root, ONE)
 
 
+def test_a_list_that_somebody_else_wrote_without_it_is_put_right(root: Path) -> None:
+    trust = SystemTrust("civitas", str(root))
+    trust.apply([ONE], check=False)
+    Path(trust.bundle).write_text(TWO)
+    assert trust.apply([ONE], check=False) is True
+    assert trusted(root, ONE)
+
+
 def test_without_the_package(root: Path) -> None:
     trust = SystemTrust("civitas", str(root))
     Path(trust.update).unlink()
