@@ -107,7 +107,7 @@ class ActionModule(ActionBase):
                     files,
                     trust=self._trust(item),
                     hostnames=[str(host) for host in item["hosts"]],
-                    passphrase=item.get("passphrase"),
+                    passphrase=item.get("passphrase") or None,
                     fetch=delivery.fetch if item.get("fetch_missing") else None,
                 )
             except delivery.DeliveryError as error:

@@ -12,6 +12,7 @@ stays, and whoever comes next (a module, the program, the watch) tells the users
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import time
@@ -312,8 +313,13 @@ def leaf_fingerprint(chain: str) -> str:
 
 
 def _run(command: t.Sequence[str]) -> subprocess.CompletedProcess[str]:
+    # Whatever the connection's or the service's PATH is.
+    path = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    environment = {**os.environ, "PATH": path.lstrip(":")}
     try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False, cwd="/")
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False, cwd="/", env=environment
+        )
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", f"{command[0]} is not installed")
     except subprocess.TimeoutExpired:
