@@ -58,7 +58,9 @@ class ActionModule(ActionBase):
         for item in certificates:
             found = inspected["found"][item["name"]]
             reason = _internal_ca.reason_to_issue(found["certificate"], found["public_key"], item["hosts"], ca, policy, now)
-            if reason:
+            # What a placeholder kept the place for has come.
+            replaced = item.get("placeholder") and found["public_key"] and _internal_ca.is_foreign(found["certificate"], ca)
+            if reason and not replaced:
                 reasons[item["name"]] = reason
         changed_names = set(reasons) | set(inspected["repaired"])
         outdated = inspected["outdated"] or inspected["crls"] != ca.crls
