@@ -58,7 +58,9 @@ class Owner(t.NamedTuple):
         try:
             return pwd.getpwnam(self.user).pw_uid, grp.getgrnam(self.group).gr_gid
         except KeyError as error:
-            raise StoreError(f"{error.args[0]}: install the package that makes this user or group first, or name another owner") from error
+            raise StoreError(
+                f"the host knows no user {self.user} or no group {self.group}: install the package that makes it first, or name another owner"
+            ) from error
 
 
 class Pending(t.NamedTuple):
