@@ -59,7 +59,7 @@ class Owner(t.NamedTuple):
             return pwd.getpwnam(self.user).pw_uid, grp.getgrnam(self.group).gr_gid
         except KeyError as error:
             raise StoreError(
-                f"the host knows no user {self.user} or no group {self.group}: install the package that makes it first, or name another owner"
+                f"the host knows no user {self.user} or no group {self.group}: install the package that makes it first, or name another"
             ) from error
 
 
