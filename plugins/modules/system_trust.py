@@ -44,6 +44,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+# Nothing but what all modules return.
 """
 
 import re
