@@ -14,8 +14,8 @@ author: The founders of civitas.hosting (@civitas-hosting)
 description:
   - Compares the certificates that a host should have with those that certbot keeps there, and asks the ACME server only for those that are
     missing, differ, or should have been renewed already. Renewal in time is the work of the distribution's C(certbot.timer).
-  - What was obtained and is not in use yet is installed with C(/usr/local/sbin/civitas-certificates install), which judges it, swaps the
-    pair, proves on the wire that it is served, and goes back otherwise.
+  - What was obtained and is not in use yet is installed as C(civitas-certificates install) would do it - judged, swapped, proven on the
+    wire, or taken back. Who uses a certificate is read from C(/etc/civitas/certificates.json), which the role certificates writes.
   - Certificates that this module once obtained and that are not declared any more are kept, but not renewed.
   - All certificates in one call. One that cannot be obtained keeps none of the others from it; the call fails then and names all problems.
   - The keys are made on the host and never leave it.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.plugin_utils import _internal_ca as internal_ca
@@ -11,6 +12,8 @@ from ansible_collections.civitas.hosting.plugins.plugin_utils._internal_ca impor
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.unit.plugins.test_internal_certificates import Site
 
 NOW = datetime.datetime.now(datetime.UTC)
 POLICY = Policy("test CA", ["test"], datetime.timedelta(days=90), datetime.timedelta(days=30))
@@ -46,3 +49,14 @@ def test_own_ones_are_not_even_of_an_earlier_issuing_ca(root):
 @pytest.mark.parametrize("text", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
 def test_nothing_and_rubbish_are_replaced(root, text):
     assert not internal_ca.is_foreign(text, issuing(root))
+
+
+def test_the_action_leaves_the_better_certificate_alone(root, tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    certificate = {**site.options()["certificates"][0], "placeholder": True}
+    assert site.run(certificates=[certificate])["issued"] == {"edge": "there is none"}
+    assert site.run(certificates=[certificate])["issued"] == {}
+    chain_file = site.store / "edge" / "fullchain.pem"
+    chain_file.write_text(chain(issuing(root)))
+    assert site.run(certificates=[certificate])["issued"] == {}
+    assert site.run(certificates=[{**certificate, "placeholder": False}])["issued"] == {"edge": "it is not from the issuing CA"}
