@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The ACME server of the tests: Pebble, built from its published Go module with the Go of this machine.
 
-    python -m tools.acme_server    build it unless the cache has it, and print the path of the program
+python -m tools.acme_server    build it unless the cache has it, and print the path of the program
 """
 
 from __future__ import annotations

@@ -92,15 +92,15 @@ def deliveries() -> dict[str, tuple[list[tuple[str, bytes]], str, bool]]:
     ecdsa, ecdsa_root = delivery(*depth(2))
     rsa, rsa_trust = delivery(rsa_root, [rsa_between], pki.rsa_key(2048, 2))
     deep, deep_root = delivery(*depth(50))
-    # One name for all: whoever looks for the issuer by name only has 300 candidates at every step.
+    # One name for all, and as much as a file may hold: whoever goes by names has that many candidates for the issuer.
     root, (real,) = depth(1)
-    twins = "".join(pki.issue("Intermediate 0", root, ca=True, key=pki.ec_key()).pem for _ in range(300))
+    twins = "".join(pki.issue("Intermediate 0", root, ca=True).pem for _ in range(1400))
     decoys, decoys_root = delivery(root, [real])
     megabytes = (ecdsa[0][1] * (10_000_000 // len(ecdsa[0][1]) + 1))[:10_000_000]
     return {
         "3 certificates, ECDSA": (ecdsa, ecdsa_root, True),
         "3 certificates, RSA 2048": (rsa, rsa_trust, True),
-        "300 issuers of one name": ([*decoys, ("more.pem", twins.encode())], decoys_root, True),
+        "1,400 issuers of one name": ([*decoys, ("more.pem", twins.encode())], decoys_root, True),
         "50 deep": (deep, deep_root, False),
         "10 MB": ([("chain.pem", megabytes), ecdsa[1]], ecdsa_root, False),
     }

@@ -13,6 +13,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -152,7 +153,7 @@ def testssl(address: str, port: int, name: str, ca_file: Path) -> Grade:
         shutil.copy(ca_file, Path(folder) / "ca.pem")
         # Files go in and out as streams and not as mounts: the engine may be another machine's.
         box = bed.docker(
-            "create", "--label", f"{bed.LABEL}={bed.CHECKOUT}", "--network", bed.NETWORK, "--add-host", f"{name}:{address}", image,
+            "create", *_labels(), "--network", bed.NETWORK, "--add-host", f"{name}:{address}", image,
             "testssl", "--quiet", "--color", "0", "--warnings", "batch", "--nodns", "none", "--ip", address, "--add-ca", _CA_IN_IMAGE,
             *_WHAT_IS_TESTED, "--jsonfile", "/tmp/findings.json", f"{name}:{port}",
         )  # fmt: skip
@@ -169,6 +170,12 @@ def testssl(address: str, port: int, name: str, ca_file: Path) -> Grade:
         except (OSError, ValueError):
             raise BedError(f"testssl.sh could not judge {name} at {address}:{port}: {_last_words(done)}") from None
     return grade(answers)
+
+
+def _labels() -> list[str]:
+    """By which the bed removes what a killed run left."""
+    scenario = os.environ.get("MOLECULE_SCENARIO_NAME", "")
+    return ["--label", f"{bed.LABEL}={bed.CHECKOUT}", *(["--label", f"{bed.LABEL}.scenario={scenario}"] if scenario else [])]
 
 
 def grade(answers: list[dict[str, Any]]) -> Grade:
