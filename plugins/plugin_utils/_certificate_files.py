@@ -348,11 +348,10 @@ class _Reader:
         for one in certificates:
             self._certificate(one.certificate)
         if store.key:
+            # This form is made to hold both under one passphrase, so the key is not counted as one in a certificate file.
             self._add_key(store.key)
         if not certificates and not store.key:
             raise _Unreadable("no_certificate", "is a PKCS#12 file without certificates")
-        # This form is made to hold both, under one passphrase.
-        self.kinds = set()
 
     def _key(self, load: t.Callable[[t.Optional[bytes]], t.Any]) -> None:
         try:

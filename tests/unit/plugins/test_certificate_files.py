@@ -10,6 +10,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
 
@@ -314,6 +315,15 @@ def test_archives_that_are_refused(content: bytes, code: str) -> None:
     assert (codes(one(content)) or [""])[0] == code
 
 
+def test_a_bomb_is_not_unpacked() -> None:
+    content = HOSTILE["an archive of zeros"]
+    tracemalloc.start()
+    bag = one(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert codes(bag) == ["too_large"] and peak < 8 * MEBIBYTE
+
+
 def test_an_archive_that_lies_about_its_size_gives_nothing() -> None:
     bag = one(lying_archive())
     assert bag.problems and bag.certificates == []
@@ -329,6 +339,7 @@ LINES = LEAF.pem.splitlines(keepends=True)
     [
         ("", "empty_file", "a.crt is empty"),
         (" \r\n\t\0\n", "empty_file", "a.crt is empty"),
+        (LEAF.pem + " " * files.MAXIMUM_SIZE, "too_large", "a.crt has 1.0 MiB, more than the 1.0 MiB that are read"),
         ("Dear customer", "no_certificate", "neither a certificate nor a key"),
         (LEAF.pem[:-30], "truncated", "the END line is missing"),
         (LEAF.pem[: len(LEAF.pem) // 2], "truncated", "part 1 (CERTIFICATE): the END line is missing"),
@@ -348,6 +359,7 @@ LINES = LEAF.pem.splitlines(keepends=True)
         (LEAF.pem + KEY, "private_key_in_certificate_file", "a.crt holds a private key beside the certificate"),
         (KEY + LEAF.pem, "private_key_in_certificate_file", ""),
         (LEAF.pem + "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "unreadable", "for SSH"),
+        (LEAF.pem + KEY.replace("MII", "AAA", 1), "private_key_in_certificate_file", "beside the certificate"),
         ("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "truncated", "has lost a part"),
         ("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "unreadable", "none of the forms"),
         ("-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n", "unreadable", "no certificate can be read from it"),
