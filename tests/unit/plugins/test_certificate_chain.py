@@ -222,6 +222,14 @@ def two_of_one_name(first: Change, second: Change) -> Given:
     return Given([bottom, *both], [root])
 
 
+def organization_below() -> Given:
+    """An intermediate below a constrained one belongs to another organization; the leaf does not."""
+    root = issue("Root", ca=True)
+    upper = issue("Upper", root, ca=True, replace=[(constraints([_constraint("O=Org")]), False)])
+    lower = issue(name("Lower", organization="Other"), upper, ca=True)
+    return Given([issue(name(WWW, organization="Org"), lower, names=[WWW]), lower, upper], [root])
+
+
 def unreadable(kind: type[x509.ExtensionType]) -> tuple[x509.ExtensionType, bool]:
     return x509.UnrecognizedExtension(kind.oid, b"\x05\x00"), False
 
@@ -389,6 +397,7 @@ BAD: dict[str, tuple[Callable[[], Given], list[str]]] = {
         lambda: constrained(["O=Org"], subject=name(WWW, organization="Org")),
         ["not_strict"],
     ),
+    "organization of an intermediate not permitted": (organization_below, ["name_constraints"]),
     "common name not permitted": (lambda: constrained(["example.com"], [], ["192.0.2.1"], "a.example.org"), ["name_constraints"]),
     # strength
     "RSA-1024 leaf": (lambda: leaf(key=rsa_key(1024)), ["weak_key"]),

@@ -38,6 +38,7 @@ from tests.unit.pki import (
     issue,
     name,
     pem,
+    revocation_list,
     rsa_key,
     usual,
 )
@@ -357,6 +358,15 @@ def test_a_key_that_takes_forever_is_not_used() -> None:
     assert link.is_absurd and signature_holds(link, link) is None
     (found,) = certificate_rules._strength(link, link.who("leaf"))
     assert (found.code, found.message) == ("weak_key", "The leaf CN=x has an RSA key with an exponent that no program makes.")
+
+
+def test_a_flood_of_forged_lists_does_not_hide_a_revocation() -> None:
+    """Which of them is real cannot be found out with bounded work, so the certificate is refused."""
+    pki = changed_pki("ec")
+    crls = [revocation_list(pki.intermediate, [pki.leaf], key=ec_key()) for _ in range(300)]
+    verdict = judge(pki.certificates, [pki.root.certificate], hostnames=[WWW], crls=crls)
+    assert [one.code for one in verdict.problems] == ["too_large", "revoked"]
+    assert judge(pki.certificates, [pki.root.certificate], hostnames=[WWW], crls=crls[:200]).problems == []
 
 
 def test_a_usual_bag_takes_no_more_than_it_needs(work: dict[str, int]) -> None:
