@@ -75,10 +75,8 @@ def _matches(where: str, value: t.Any, form: t.Pattern[str], write: str) -> Foun
 
 
 def _number(where: str, value: t.Any, least: int, most: int) -> Found:
-    try:
-        fits = least <= int(str(value)) <= most
-    except ValueError:
-        fits = False
+    # int() would take white space and underscores, too.
+    fits = re.fullmatch("[0-9]{1,12}", str(value)) and least <= int(str(value)) <= most
     if not fits:
         yield f"{where} is {value!r}; write a whole number from {least} to {most}"
 

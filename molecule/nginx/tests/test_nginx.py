@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import re
@@ -49,7 +50,9 @@ def test_what_a_client_says_about_itself_is_not_believed(address):
         **dict.fromkeys(("X-Forwarded-For", "X-Real-IP", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP"), "203.0.113.66"),
         **dict.fromkeys(("Forwarded", "X-Forwarded", "X-Original-Forwarded-For", "X-Cluster-Client-IP"), "for=203.0.113.66"),
         **dict.fromkeys(("X-Client-Cert-Subject", "X-Client-Cert-Verify", "X-SSL-Client-Verify", "X-SSL-Client-S-DN"), "203.0.113.66"),
-        **dict.fromkeys(("X-Forwarded-Host", "X-Forwarded-Server", "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Prefix"), "203.0.113.66"),
+        **dict.fromkeys(
+            ("X-Forwarded-Host", "X-Forwarded-Server", "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Prefix"), "203.0.113.66"
+        ),
         **dict.fromkeys(("X-Forwarded-User", "Remote-User", "X-Remote-User", "Proxy", "X_Forwarded_For"), "203.0.113.66"),
         "X-Forwarded-Proto": "http",
         "X-Forwarded-Port": "80",
@@ -82,7 +85,7 @@ def test_the_application_hears_the_name_of_its_site_and_nothing_else(address, ta
 
 @pytest.mark.parametrize("name", ["other.test", "sub.www.records.test", "apps.records.test"])
 def test_a_name_that_no_site_has_gets_nothing(address, name):
-    with pytest.raises(ssl.SSLError, match="unrecognized name|UNRECOGNIZED_NAME"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
         https(address, name=name)
     assert plain(address, f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n") == ""
 
@@ -94,7 +97,9 @@ def test_without_a_name_there_is_no_handshake(address):
         tls.wrap_socket(socket.create_connection((address, 443), timeout=10))
 
 
-@pytest.mark.parametrize("host_header", ["other.test", "any.apps.records.test", "maybe.records.test", "users.records.test", "closed.records.test"])
+@pytest.mark.parametrize(
+    "host_header", ["other.test", "any.apps.records.test", "maybe.records.test", "users.records.test", "closed.records.test"]
+)
 def test_the_connection_of_one_site_is_not_used_for_another_name(address, host_header):
     answer = raw(address, f"GET / HTTP/1.1\r\nHost: {host_header}\r\nConnection: close\r\n\r\n")
     assert answer == "" if host_header == "closed.records.test" else answer.startswith("HTTP/1.1 421 ")
@@ -233,7 +238,7 @@ def test_a_further_application_under_a_path(address):
     assert https(address, path="/").seen["port"] == 8888
 
 
-@pytest.mark.parametrize("rest", ["/", "/a%2Fb%20c?d=%2F&e", "//x", "/%2e%2e/x", "/?"])
+@pytest.mark.parametrize("rest", ["/", "/a%2Fb%20c?d=%2F&e", "/a//b", "/%2e%2e/x", "/?"])
 def test_the_prefix_is_stripped_and_nothing_else(address, rest):
     seen = https(address, path=f"/MY_APP{rest}").seen
     assert (seen["port"], seen["path"]) == (8890, rest) if rest != "/%2e%2e/x" else seen["port"] == 8888
@@ -300,7 +305,9 @@ def test_no_websockets_elsewhere(address):
 def slow_upload(address, path, pieces=4, pause=0.5):
     """How long the application had to wait for the body, as it says, and how much came."""
     connection = connect(address)
-    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: records.test\r\nContent-Length: {pieces * 1000}\r\nConnection: close\r\n\r\n".encode())
+    connection.sendall(
+        f"POST {path} HTTP/1.1\r\nHost: records.test\r\nContent-Length: {pieces * 1000}\r\nConnection: close\r\n\r\n".encode()
+    )
     for _ in range(pieces):
         time.sleep(pause)
         connection.sendall(b"x" * 1000)
@@ -341,7 +348,16 @@ def test_files_are_served_with_how_long_they_keep(address):
 
 
 @pytest.mark.parametrize(
-    "path", ["/assets/", "/assets/css/", "/assets/.env", "/assets/css/.git", "/assets/../beside.txt", "/assets/%2e%2e/beside.txt", "/assets../beside.txt"]
+    "path",
+    [
+        "/assets/",
+        "/assets/css/",
+        "/assets/.env",
+        "/assets/css/.git",
+        "/assets/../beside.txt",
+        "/assets/%2e%2e/beside.txt",
+        "/assets../beside.txt",
+    ],
 )
 def test_neither_lists_nor_dotfiles_nor_what_lies_beside(address, path):
     answer = https(address, path=path)
@@ -353,10 +369,18 @@ def test_neither_lists_nor_dotfiles_nor_what_lies_beside(address, path):
 # --- who may come in
 
 
+ASK_ITSELF = """
+import http.client, socket, ssl, sys
+connection = http.client.HTTPSConnection(sys.argv[1])
+tls = ssl.create_default_context(cafile="/etc/civitas/ca.pem")
+connection.sock = tls.wrap_socket(socket.create_connection(("127.0.0.1", 443)), server_hostname=sys.argv[1])
+connection.request("GET", "/")
+print(connection.getresponse().status)
+"""
+
+
 def answers_the_host_itself(host, name):
-    check = {"id": "own", "title": "own", "remedy": "", "type": "http", "url": f"https://{name}/", "connect_to": "127.0.0.1"}
-    checks = json.dumps({"checks": [{**check, "ca_file": "/etc/civitas/ca.pem", "body": '"method": "GET"'}]})
-    return host.ansible("civitas.hosting.host_checks", checks, check=False)["checks"][0]["ok"]
+    return host.check_output("python3 -c %s %s", ASK_ITSELF, name) == "200"
 
 
 def test_a_closed_site_answers_nobody_outside_its_networks(host, address):
@@ -405,6 +429,28 @@ def test_a_session_of_another_site_is_no_certificate(address, version):
     assert statuses in (["200"], ["200", "400"], ["200", "421"])
 
 
+# --- limits
+
+
+def at_once(address, path, connections, each):
+    """How many of the requests were answered with which status, all of them sent before the first answer is read."""
+    request = f"GET {path} HTTP/1.1\r\nHost: records.test\r\n".encode()
+    opened = [connect(address) for _ in range(connections)]
+    for connection in opened:
+        connection.sendall((request + b"\r\n") * (each - 1) + request + b"Connection: close\r\n\r\n")
+    return collections.Counter(status for connection in opened for status in re.findall(r"HTTP/1.1 (\d+) ", read_all(connection)))
+
+
+def test_an_office_behind_one_address_is_served_and_a_flood_is_not(address):
+    """60 people open a page of 40 parts in the same moment. Then a program goes on and on."""
+    assert at_once(address, "/assets/css/site.css", 60, 40) == {"200": 2400}
+    flood = at_once(address, "/assets/css/site.css", 10, 990)
+    assert flood["429"] > 1000, flood
+    # Whoever shares the address with it is served again right after.
+    time.sleep(1)
+    assert at_once(address, "/assets/css/site.css", 1, 40) == {"200": 40}
+
+
 # --- maintenance
 
 
@@ -440,7 +486,11 @@ def test_it_is_open_again(address):
 
 
 def test_the_logs_hold_no_secrets(host, address):
-    headers = {"Referer": "https://records.test/?token=canary-referrer", "Authorization": "Bearer canary-token", "Cookie": "s=canary-cookie"}
+    headers = {
+        "Referer": "https://records.test/?token=canary-referrer",
+        "Authorization": "Bearer canary-token",
+        "Cookie": "s=canary-cookie",
+    }
     for path in ("/v1/find", "/down/", "/small/", "/assets/none", "/MY_APP/find", "/reset/canary-path/now", "/v1/after"):
         https(address, "POST", path=f"{path}?child=canary-query", body=b"canary-body" * 200, headers=headers)
     raw(address, "GET /v1/plain?child=canary-query HTTP/1.1\r\nHost: records.test\r\nContent-Length: many\r\n\r\n")
@@ -473,7 +523,7 @@ def test_a_site_without_its_certificate_is_left_out_and_no_other(host, address):
         host.run("systemctl reload nginx")
         assert https(address, name="lost.records.test").status == 200
         host.check_output("systemctl restart nginx")
-        with pytest.raises(ssl.SSLError, match="unrecognized name|UNRECOGNIZED_NAME"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
             https(address, name="lost.records.test")
         assert plain(address, "GET / HTTP/1.1\r\nHost: lost.records.test\r\nConnection: close\r\n\r\n") == ""
         assert https(address).status == 200
