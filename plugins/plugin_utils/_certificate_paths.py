@@ -132,19 +132,20 @@ class Bag:
 
     def paths(self, leaf: Link) -> t.Iterator[Path]:
         """All paths, the cheapest first, until all are told or the work is too much (C(exhausted) says so)."""
-        # By cost; then the longest, for it is nearest to its end; then the likeliest, which the contents of the bag alone determine.
-        queue: t.List[t.Tuple[int, int, int, Path, bool]] = []
+        # By cost; then one that is at its end, or else the longest, which is the nearest to it; then the likeliest, which the contents of
+        # the bag alone determine.
+        queue: t.List[t.Tuple[int, bool, int, int, Path, bool]] = []
         count = 0
 
         def push(path: Path, checked: bool) -> None:
             nonlocal count
             count += 1
             self.exhausted = self.exhausted or count > MAXIMUM_STEPS
-            heappush(queue, (path.cost, -len(path.links), count, path, checked))
+            heappush(queue, (path.cost, not path.end, -len(path.links), count, path, checked))
 
         push(Path((leaf,), "", frozenset(), 0), True)
         while queue and not self.exhausted:
-            path, checked = heappop(queue)[3:]
+            path, checked = heappop(queue)[4:]
             if not checked:
                 judged = self._check_last(path)
                 if judged and judged != path:

@@ -561,8 +561,8 @@ def cross_signed(end: datetime.datetime, trust: str) -> Given:
     bridge = issue("New Root", old, ca=True, key=new.key, end=end)
     authority = issue("Intermediate", new, ca=True)
     bottom = issue(WWW, authority, names=[WWW])
-    chain = [bottom, authority] if trust == "new" else [bottom, authority, bridge]
-    return Given([bottom, bridge, authority, new], [new if trust == "new" else old], chain=chain)
+    chain = [bottom, authority, bridge] if trust == "old" else [bottom, authority]
+    return Given([bottom, bridge, authority, new], {"old": [old], "new": [new], "both": [old, new]}[trust], chain=chain)
 
 
 def circle() -> Given:
@@ -667,6 +667,7 @@ GOOD: dict[str, Callable[[], Given]] = {
     ),
     "cross-signed, new root trusted": lambda: cross_signed(NOW + DAY, "new"),
     "cross-signed, old root trusted": lambda: cross_signed(NOW + DAY, "old"),
+    "cross-signed, both roots trusted": lambda: cross_signed(NOW + DAY, "both"),
     "expired cross-signed one beside a trusted root": lambda: cross_signed(NOW - datetime.timedelta(hours=1), "new"),
     "circle": circle,
     "dead end": dead_end,
