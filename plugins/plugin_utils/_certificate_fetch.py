@@ -58,7 +58,8 @@ def fetch(url: str, *, timeout: float = 10, allow_private: bool = False) -> byte
     except FetchError as error:
         raise FetchError(f"{shown}: {error}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = f"no answer within {timeout:g} s" if time.monotonic() >= deadline else getattr(error, "strerror", "") or str(error) or type(error).__name__
+        said = getattr(error, "strerror", "") or str(error) or type(error).__name__
+        reason = f"no answer within {timeout:g} s" if time.monotonic() >= deadline else said
         raise FetchError(f"{shown}: {reason}") from error
 
 
