@@ -76,8 +76,8 @@ def fetch(host: str, port: int, server_name: str = "", starttls: str = "", timeo
         raise WireError("unusable", f"{where}: starttls {starttls!r} is unknown; write smtp, postgres or leave it out")
     if not re.fullmatch(r"[\w.:%-]+", host) or not re.fullmatch(r"[\w.:*-]+", name) or not 0 < port < 65536:
         raise WireError("unusable", f"{where} is no name or address with a port")
-    # The security level is only that of this look: a weak certificate shall be seen and told, not hidden behind a failed handshake.
-    command = ["openssl", "s_client", "-connect", _show(host, port), "-showcerts", "-cipher", "DEFAULT:@SECLEVEL=0"]
+    # Old protocols and weak certificates shall be seen and told, and not end the handshake without a reason; clients demand level 2 today.
+    command = ["openssl", "s_client", "-connect", _show(host, port), "-showcerts", "-cipher", "DEFAULT:@SECLEVEL=0", "-auth_level", "2"]
     if _is_address(name):
         command += ["-noservername", "-verify_ip", name]
     else:

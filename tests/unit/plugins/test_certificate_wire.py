@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,14 @@ def test_the_chain_comes_as_it_is_sent(made: ssl.SSLContext, trust: str, starttl
     assert not_after(wire.chain_pem) == USUAL.leaf.certificate.not_valid_after_utc.timestamp()
 
 
-def test_older_protocols_are_named(made: ssl.SSLContext) -> None:
-    made.maximum_version = ssl.TLSVersion.TLSv1_2
+@pytest.mark.parametrize("protocol", ["TLSv1.2", "TLSv1"])
+def test_older_protocols_are_spoken_and_named(made: ssl.SSLContext, protocol: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        made.minimum_version = made.maximum_version = ssl.TLSVersion[protocol.replace(".", "_")]
     with tls_servers.answering(tls_servers.tls(made)) as port:
         wire = fetch("127.0.0.1", port)
-    assert wire.protocol == "TLSv1.2" and wire.cipher.startswith("ECDHE-")
+    assert wire.protocol == protocol and wire.cipher.startswith("ECDHE-")
 
 
 def test_the_name_is_asked_for_and_verified(made: ssl.SSLContext, trust: str) -> None:
@@ -78,12 +82,16 @@ def test_the_name_is_asked_for_and_verified(made: ssl.SSLContext, trust: str) ->
     assert asked == ["www.example.org", "other.example.org", None, None, "www.example.org"]
 
 
-def test_certificates_that_no_handshake_survives_are_seen(tmp_path: Path, trust: str) -> None:
+def test_certificates_that_clients_refuse_are_seen_with_the_reason(tmp_path: Path) -> None:
     root = pki.issue("Root", ca=True)
-    weak = pki.issue("www.example.org", root, names=["www.example.org"], key=pki.rsa_key(1024), end=pki.NOW - pki.DAY / 2)
-    with tls_servers.answering(tls_servers.tls(tls_servers.context(tmp_path, weak.pem, weak.key_pem()))) as port:
-        wire = fetch("127.0.0.1", port, "www.example.org", ca_file=trust)
-    assert wire.chain_pem == weak.pem and wire.verify_error
+    trust = tmp_path / "its-root.pem"
+    trust.write_text(root.pem)
+    weak = pki.issue("www.example.org", root, names=["www.example.org"], key=pki.rsa_key(1024))
+    old = pki.issue("www.example.org", root, names=["www.example.org"], end=pki.NOW - pki.DAY / 2)
+    for pair, reason in ((weak, "EE certificate key too weak"), (old, "certificate has expired")):
+        with tls_servers.answering(tls_servers.tls(tls_servers.context(tmp_path, pair.pem, pair.key_pem()))) as port:
+            wire = fetch("127.0.0.1", port, "www.example.org", ca_file=str(trust))
+        assert (wire.chain_pem, wire.verify_error, wire.protocol) == (pair.pem, reason, "TLSv1.3")
 
 
 def test_a_server_that_wants_a_client_certificate_shows_its_own(made: ssl.SSLContext, trust: str) -> None:
