@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from tools.records import Records, Story
 
@@ -18,13 +22,51 @@ DIRECTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 @pytest.fixture(name="records")
 def _records(host):
     address = next(address for address in host.interface("eth0").addresses if "." in address)
-    return Records("www.records.example.org", 443, DIRECTORY / "ca.pem", address=address)
+    return Records("www.records.example.org", 443, DIRECTORY / "root.pem", address=address)
+
+
+def fingerprints(pem: str) -> list[str]:
+    return [certificate.fingerprint(hashes.SHA256()).hex() for certificate in x509.load_pem_x509_certificates(pem.encode())]
+
+
+def served(records) -> list[str]:
+    """What the edge presents, leaf first."""
+    command = ["openssl", "s_client", "-showcerts", "-connect", f"{records.address}:443", "-servername", records.name]
+    return fingerprints(subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=30).stdout)
 
 
 def test_the_job_is_done_through_the_public_name(records):
     records.wait(60)
     shown = subprocess.run(["ansible-vault", "view", str(DIRECTORY / "secrets.yml")], capture_output=True, text=True, check=True).stdout
     assert Story(records, ("admin", yaml.safe_load(shown)["app_demo_admin_password"])).is_kept()
+
+
+def test_people_get_the_delivered_certificate_with_its_chain_in_order(records):
+    assert served(records) == fingerprints((DIRECTORY / "expected.pem").read_text())
+
+
+def test_the_key_of_the_delivery_is_the_host_s_alone(host):
+    key = host.file("/etc/civitas/certificates/edge/key.pem")
+    assert (key.user, key.mode & 0o077) == ("root", 0)
+    assert "ENCRYPTED" not in key.content_string
+    assert host.run("grep -rlF 'a passphrase of this test' /etc /var/lib/civitas /usr/local /srv").stdout == ""
+
+
+def test_a_bad_delivery_is_refused_before_the_host_is_touched(host, records):
+    program = os.path.join(os.path.dirname(sys.executable), "ansible-playbook")
+    files = [str(DIRECTORY / "certificate" / name) for name in ("bad.pem", "key.pem")]
+    command = [program, "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-e", json.dumps({"civitas_certificate_files": files})]
+    # A host that answers nobody: whoever asked it would fail otherwise than with the problems.
+    command += ["-e", "ansible_host=none.invalid", "civitas.hosting.site"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode != 0
+    output = run.stdout + run.stderr
+    for code in ("key_mismatch", "missing_intermediate", "name_mismatch"):
+        assert f"{code}: " in output, output
+    assert "No host was contacted, nothing was changed." in output
+    assert output.count("PLAY [") == 1
+    assert "a passphrase of this test" not in output
+    assert served(records) == fingerprints((DIRECTORY / "expected.pem").read_text())
 
 
 def test_everything_runs_on_the_distribution_s_packages(host):
