@@ -451,6 +451,12 @@ def test_an_office_behind_one_address_is_served_and_a_flood_is_not(address):
     assert at_once(address, "/assets/css/site.css", 1, 40) == {"200": 40}
 
 
+def test_nginx_may_open_what_it_is_configured_for(host):
+    """Where the kernel says no it would go on with a thousand files, and turn an office away."""
+    worker = host.check_output("pgrep -f 'nginx: worker' | head -n 1")
+    assert re.search(r"Max open files +16384 ", host.check_output("cat /proc/%s/limits", worker))
+
+
 # --- maintenance
 
 
