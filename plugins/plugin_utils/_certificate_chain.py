@@ -20,7 +20,6 @@ from ansible_collections.civitas.hosting.plugins.plugin_utils import _certificat
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_facts import Link, describe, key_bytes
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_paths import (
     ANCHOR,
-    MAXIMUM_SIGNATURES,
     OPEN,
     Bag,
     Path,
@@ -117,14 +116,16 @@ def _judge_leaf(leaf: Link, bag: Bag, case: rules.Case, key: bytes) -> Verdict:
         return Verdict([leaf.certificate], None, in_order([*mismatch, *rules.examine_self_signed(leaf, case)]), notes, None)
     best: t.Optional[Path] = None
     least: t.List[Problem] = []
-    for path in itertools.islice(bag.paths(leaf), MAXIMUM_PATHS):
+    left = MAXIMUM_PATHS
+    for path in itertools.islice(bag.paths(leaf), left):
+        left -= 1
         problems = in_order(rules.examine(path, bag, case)) or _ask_verifier(path, case)
         if best is None or not problems or (path.cost == best.cost and len(problems) < len(least)):
             best, least = path, problems
         if not problems:
             break
-    if best is None or (least and bag.exhausted):
-        text = f"So many certificates have the same name that the search for a chain was given up after {MAXIMUM_SIGNATURES} signatures."
+    if best is None or (least and (bag.exhausted or bag.crowded or not left)):
+        text = "So many certificates have the same name that the search for a chain was given up before all ways were tried."
         least.append(who.problem("too_large", text))
     if best and 0 in best.damaged:
         # The key in a certificate that was changed says nothing about the private key.

@@ -73,11 +73,15 @@ class Bag:
         certificates: what was handed in, in any order.
         trust: certificates of trusted roots. Others among them are used like those handed in.
         at: the time that paths are judged at.
+
+    Attributes:
+        exhausted: the search was given up.
+        crowded: there were so many issuers of one name that some were not looked at.
     """
 
     def __init__(self, certificates: t.Iterable[Link], trust: t.Iterable[Link], at: datetime.datetime) -> None:
         self.at = at
-        self.exhausted = False
+        self.exhausted = self.crowded = False
         trusted = dict.fromkeys(trust)
         roots = [one for one in trusted if one.self_issued]
         others = [one for one in trusted if not one.self_issued]
@@ -205,6 +209,7 @@ class Bag:
             if child.issuer_key_id:
                 found += [one for one in self._with_key_id(child.issuer_key_id) if one.subject != child.issuer]
             # More than can be checked need not be ordered again and again.
+            self.crowded = self.crowded or len(found) > MAXIMUM_SIGNATURES
             self._issuers_of[child] = sorted(found, key=likelihood)[:MAXIMUM_SIGNATURES]
         return self._issuers_of[child]
 

@@ -294,10 +294,17 @@ def very_deep() -> list[Pair]:
     return [*levels, issue(pki.intermediate.certificate.subject, levels[-1], ca=True, key=pki.intermediate.key)]
 
 
+def same_key_id_few_keys() -> list[Pair]:
+    """Few enough keys to check them all, and too many certificates to look at each."""
+    found = changed_pki("ec").intermediate.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    return [one for _ in range(10) for one in crowd(100, key=ec_key(), replace=[(found.value, False)])]
+
+
 HOSTILE: dict[str, Callable[[], list[Pair]]] = {
     "other keys": lambda: crowd(1500),
     "other keys without identifier": lambda: crowd(1500, without=[x509.SubjectKeyIdentifier]),
     "same key identifier": same_key_id,
+    "same key identifier, few keys": same_key_id_few_keys,
     "same key": same_key,
     "mesh": mesh,
     "constrained": constrained_crowd,
@@ -344,7 +351,10 @@ def test_a_hostile_bag_is_judged_with_bounded_work(which: str, there: bool, work
     assert work["paths"] <= 32
     if which == "slow keys":
         assert work["signatures"] <= certificate_paths.MAXIMUM_SIGNATURES // certificate_paths.SLOW_KEY
-    found = there and which not in ("same key identifier", "slow keys", "constrained")
+    found = there and which not in ("same key identifier", "same key identifier, few keys", "slow keys", "constrained")
+    if there and not found:
+        # The right one is there, so nobody may be told that it is not.
+        assert verdict.problems[0].code == "too_large"
     assert (pem(*verdict.chain) if not verdict.problems else "") == (pki.chain_pem if found else ""), verdict.problems
 
 
