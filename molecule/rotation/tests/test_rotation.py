@@ -18,7 +18,7 @@ def test_all_endpoints_present_their_certificates(host):
     assert said.rc == 0, said.stdout + said.stderr
     for place in (
         "edge: 127.0.0.1:443 as records.test",
-        "edge: [::1]:443 as any.records.test",
+        "edge: 127.0.0.2:443 as any.records.test",
         "database: 127.0.0.1:5432 as database.internal",
         "container: file",
     ):

@@ -259,7 +259,13 @@ def test_killed_after_the_swap_with_a_pair_that_nobody_loads(world: World) -> No
     world.server.deaf = False
     world.is_settled(FIRST)
     killed(world, "swap", True)
-    # Who brings another pair needs no second run.
+    # Who brings another pair needs no second run, and goes back to the last pair that was proven.
+    world.server.deaf = True
+    with pytest.raises(InstallError, match="taken back"):
+        world.install(*THIRD)
+    world.server.deaf = False
+    world.is_settled(FIRST)
+    killed(world, "swap", True)
     assert world.install(*THIRD).changed
     world.is_settled(THIRD)
 
