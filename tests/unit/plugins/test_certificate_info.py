@@ -45,12 +45,12 @@ def ansible(program: str, *arguments: str, cwd: Path, **environment: str) -> sub
     )  # fmt: skip
 
 
-def infos(place: Path, *calls: dict[str, Any]) -> list[dict[str, Any]]:
+def infos(place: Path, *calls: dict[str, Any], **environment: str) -> list[dict[str, Any]]:
     """The module's results on this machine, failures too, by one run."""
     tasks = [{"civitas.hosting.certificate_info": arguments, "ignore_errors": True} for arguments in calls]
     play = {"hosts": "localhost", "gather_facts": False, "tasks": tasks}
     (place / "calls.yml").write_text(json.dumps([play]))
-    done = ansible("ansible-playbook", "calls.yml", cwd=place, ANSIBLE_STDOUT_CALLBACK="json")
+    done = ansible("ansible-playbook", "calls.yml", cwd=place, ANSIBLE_STDOUT_CALLBACK="json", **environment)
     played = json.loads(done.stdout[done.stdout.index("{") :])["plays"][0]["tasks"]
     return [task["hosts"]["localhost"] for task in played]
 
@@ -88,7 +88,7 @@ def test_files_servers_and_a_delivery_in_one_call(place: Path) -> None:
             "delivery": {"files": ["a.crt", "encrypted.key"], "passphrase": PASSPHRASE, "hostnames": ["example.org"]},
             "trust": "root.pem",
         }
-        result = infos(place, asked)[0]
+        result = infos(place, asked, ANSIBLE_KEEP_REMOTE_FILES="1", ANSIBLE_PIPELINING="0", ANSIBLE_REMOTE_TEMP=str(place / "remote"))[0]
     delivered, good, both, missing, served, unnamed, postgres, nobody = result["sources"]
     assert (result["changed"], result["good"]) == (False, False)
     for source in (delivered, good, served, postgres):
@@ -101,6 +101,9 @@ def test_files_servers_and_a_delivery_in_one_call(place: Path) -> None:
     assert served["certificates"][0]["names"] == ["www.example.org", "example.org"]
     for secret in (PASSPHRASE, USUAL.leaf.key_pem().splitlines()[1]):
         assert secret not in json.dumps(result)
+    # What was sent to the host.
+    sent = [path.read_text(errors="replace") for path in (place / "remote").rglob("*.py")]
+    assert len(sent) == 1 and str(port) in sent[0] and PASSPHRASE not in sent[0]
 
 
 def test_time_trust_and_revocation(place: Path) -> None:
