@@ -32,7 +32,7 @@ class ActionModule(ActionBase):
     _supports_async = False
 
     def run(self, tmp: t.Optional[str] = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
-        result = super().run(tmp, task_vars)
+        result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
         self._variables = task_vars or {}
         if delivery.MISSING:
             raise AnsibleActionFail(f"Python's cryptography is missing here ({delivery.MISSING}); run: pip install 'cryptography>=45'")

@@ -202,13 +202,18 @@ notes:
   returned: when something was installed
 """
 
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.civitas.hosting.plugins.module_utils._certificate_install import Installer, InstallError, Spec
 from ansible_collections.civitas.hosting.plugins.module_utils._certificate_store import Store, StoreError, trust_file
 
 
-def inspect(module, store, specs):
-    healed, repaired, found, problems = [], [], {}, []
+def inspect(module: AnsibleModule, store: Store, specs: t.Mapping[str, Spec]) -> t.Dict[str, t.Any]:
+    healed: t.List[str] = []
+    repaired: t.List[str] = []
+    problems: t.List[str] = []
+    found = {}
     for spec in specs.values():
         if not module.check_mode:
             try:
@@ -228,8 +233,9 @@ def inspect(module, store, specs):
     return {"changed": bool(healed or repaired), "healed": healed, "repaired": repaired, "found": found}
 
 
-def install(module, store, specs):
-    notes, installed = [], []
+def install(module: AnsibleModule, store: Store, specs: t.Mapping[str, Spec]) -> t.Dict[str, t.Any]:
+    notes: t.List[str] = []
+    installed: t.List[str] = []
     for pair in module.params["pairs"]:
         spec = specs[pair["name"]]
         try:
@@ -244,7 +250,7 @@ def install(module, store, specs):
     return {"changed": bool(installed), "notes": notes}
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "certificates": {

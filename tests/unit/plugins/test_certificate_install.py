@@ -303,7 +303,7 @@ def test_a_full_disk_changes_nothing(world: World, where: str, monkeypatch: pyte
 
     real = getattr(module, where)
     for number in range(20):
-        calls = []
+        calls: list[int] = []
 
         def full(*arguments: Any, number: int = number, calls: list[int] = calls) -> None:
             calls.append(1)
