@@ -293,18 +293,18 @@ class _Reader:
         try:
             self._certificate(x509.load_der_x509_certificate(der))
             return
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             why = str(error)
         try:
             self.crls.append(x509.load_der_x509_crl(der))
             return
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             pass
         try:
             x509.load_der_x509_csr(der)
             self.others.append(f"{name} holds a certificate request (CSR): the issuer makes the certificate from it")
             return
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             pass
         try:
             serialization.load_der_public_key(der)
@@ -334,7 +334,7 @@ class _Reader:
     def _pkcs7(self, der: bytes) -> None:
         try:
             certificates = pkcs7.load_der_pkcs7_certificates(der)
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise _Unreadable("unreadable", f"is a damaged PKCS#7 file ({_first_line(str(error))})") from error
         if not certificates:
             raise _Unreadable("no_certificate", "is a PKCS#7 file without certificates")

@@ -298,7 +298,7 @@ def _constraints(authority: Link, who: Who, below: t.Sequence[Link]) -> Found:
 
 _Address = t.Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 # A host name, an address, or a distinguished name.
-_Name = t.Union[str, _Address, x509.Name]
+_Name = t.Union[str, _Address, "x509.Name"]
 
 
 def _constrained_names(link: Link) -> t.List[_Name]:

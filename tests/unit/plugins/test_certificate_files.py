@@ -390,6 +390,17 @@ def test_no_cut_of_a_file_passes_for_a_whole_one() -> None:
             assert bag.problems or bag.certificates == whole.certificates, end
 
 
+@pytest.mark.parametrize("shape", ["certificate", "PKCS#7"])
+def test_whatever_is_damaged_is_told_and_not_thrown(shape: str) -> None:
+    der = LEAF.der if shape == "certificate" else pkcs7.serialize_certificates([LEAF.certificate], serialization.Encoding.DER)
+    # The version stands within the first bytes, and an unknown one is an error of its own kind.
+    for position in [*range(40 * 8), *range(40 * 8, len(der) * 8, 97)]:
+        damaged = bytearray(der)
+        damaged[position // 8] ^= 1 << position % 8
+        bag = one(bytes(damaged))
+        assert bag.problems or bag.certificates
+
+
 def test_names_of_files_cannot_write_on_the_terminal() -> None:
     bag = one("", name="a\x1b[31m.crt\n")
     assert "\x1b" not in bag.problems[0].message and "\n" not in bag.problems[0].message
