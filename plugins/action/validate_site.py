@@ -397,6 +397,9 @@ class ActionModule(ActionBase):
         settings = self._certificate_settings(target) if target else None
         if target is None or settings is None:
             return []
+        mode = self._rendered(target, ["nginx_tls_mode"])
+        if mode and mode["nginx_tls_mode"] == "upstream" and settings.source == "internal":
+            return []  # what people see is the load balancer's
         judgement = _site_certificate.judge(settings)
         self._add([Problem(target.host.name, *finding) for finding in judgement.findings], target.own)
         today = datetime.date.today()

@@ -589,6 +589,18 @@ def test_a_delivered_certificate_with_the_collections_own_roles(site):
     assert CANARY not in run.output
 
 
+def test_behind_a_load_balancer_the_certificate_is_not_ours(site):
+    image = with_own_roles(site)
+    shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
+    own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
+    own["civitas_environment"] = "production"
+    run = site.validate("-e", json.dumps(own), "--check", inventory=site.root / "own/hosts.yml")
+    assert "policy_internal_ca: " in run.output
+    own.update(nginx_tls_mode="upstream", nginx_load_balancers=["192.0.2.7"])
+    run = site.validate("-e", json.dumps(own), "--check", inventory=site.root / "own/hosts.yml")
+    assert run.returncode == 0, run.output
+
+
 def test_what_an_acme_server_would_be_asked_for_is_judged(site):
     image = with_own_roles(site)
     shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
