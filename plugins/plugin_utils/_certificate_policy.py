@@ -104,8 +104,8 @@ def certificate_advice(product: t.Any, info: t.Mapping[str, t.Any], domain: str,
         )
     if info.get("must_staple"):
         advice.append(
-            "The certificate demands OCSP stapling (must-staple), so browsers refuse it unless nginx_ocsp_resolvers is set. Many authorities "
-            "have ended that service; order the next one without."
+            "The certificate demands OCSP stapling (must-staple), so browsers refuse it unless nginx_ocsp_resolvers is set. Many "
+            "authorities have ended that service; order the next one without."
         )
     return advice
 
