@@ -30,7 +30,8 @@ class Demo:
     """The running demonstration."""
 
     output: str = ""
-    secrets: dict[str, str] = field(default_factory=dict)
+    # Not in the message of a failed test.
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def make(target: str) -> subprocess.CompletedProcess[str]:
