@@ -86,7 +86,8 @@ def test_role_variables_render_and_a_host_overrides_them() -> None:
 
 
 def test_several_roles_in_order_and_a_kind_that_a_role_lacks() -> None:
-    assert [item["role"] for item in items("nginx", "certificates", kind="packages")] == ["nginx", "certificates"]
+    found = [(item["role"], item["name"]) for item in items("nginx", "certificates", kind="packages")]
+    assert found == [("nginx", "nginx"), ("certificates", "openssl"), ("certificates", "ca-certificates")]
     assert items("certificates", kind="ports") == []
 
 
