@@ -25,6 +25,8 @@ from tools import bed, judges
 from tools.bed import BedError, say
 
 PLAYBOOK = bed.ROOT / "tools" / "edge" / "playbook.yml"
+# In the image of the judges.
+HANDSHAKES = ("python3", "/usr/local/lib/civitas/handshakes.py")
 KEYS = ("ecdsa", "rsa")
 BODIES = {"small": 100, "large": 100_000}
 CONNECTIONS = 16
@@ -94,7 +96,7 @@ def deliveries() -> dict[str, tuple[list[tuple[str, bytes]], str, bool]]:
     deep, deep_root = delivery(*depth(50))
     # One name for all, and as much as a file may hold: whoever goes by names has that many candidates for the issuer.
     root, (real,) = depth(1)
-    twins = "".join(pki.issue("Intermediate 0", root, ca=True).pem for _ in range(1400))
+    twins = "".join(pki.issue("Intermediate 0", root, ca=True).pem for _number in range(1400))
     decoys, decoys_root = delivery(root, [real])
     megabytes = (ecdsa[0][1] * (10_000_000 // len(ecdsa[0][1]) + 1))[:10_000_000]
     return {
@@ -240,7 +242,7 @@ def handshakes(running: Servers, seconds: float, rounds: int) -> list[Row]:
         for candidate in candidates:
             part, key, mode = candidate
             before = _server_seconds(hosts[part])
-            seen = running.ask("handshakes", running.addresses[part], f"{key}.test", "/ca.pem", str(seconds), mode, "2")
+            seen = running.ask(*HANDSHAKES, running.addresses[part], f"{key}.test", "/ca.pem", str(seconds), mode, "2")
             after = _server_seconds(hosts[part])
             if seen["resumed"] != (seen["handshakes"] if mode == "resumed" else 0):
                 raise BedError(f"{part}, {key}: {seen['resumed']} of {seen['handshakes']} handshakes were resumed in the mode {mode}.")

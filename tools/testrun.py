@@ -416,7 +416,8 @@ def scenario(name: str, distros: Sequence[str]) -> str:
         steps = re.findall(r"^(?:ERROR|CRITICAL)\s+\[\S+ > (\w+)\]", text, re.M)
         print(tail(log, r"^CRITICAL (?!'molecule/default)"), flush=True)
         where = f"in {steps[0]}" if steps else f"exit status {status}"
-        raise Failure(f"{where}: {culprit}" if (culprit := what_failed(text)) else where)
+        culprit = what_failed(text)
+        raise Failure(f"{where}: {culprit}" if culprit else where)
     return ""
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import datetime
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.unit.pki import DAY, NOW, issue, pem
 
-NAMES = ["records.test", "*.records.test"]
+NAMES = ("records.test", "*.records.test")
 
 
 def main() -> None:
@@ -22,8 +23,8 @@ def main() -> None:
     stranger = issue("Strange Root", ca=True, end=NOW + 3650 * DAY)
     (directory / "root.pem").write_text(root.pem)
 
-    def deliver(name: str, names: list[str] = NAMES, days: float = 300, disordered: bool = False) -> None:
-        leaf = issue(names[0], between, names=names, start=NOW - 300 * DAY, end=NOW + datetime.timedelta(days=days))
+    def deliver(name: str, names: Sequence[str] = NAMES, days: float = 300, disordered: bool = False) -> None:
+        leaf = issue(names[0], between, names=list(names), start=NOW - 300 * DAY, end=NOW + datetime.timedelta(days=days))
         chain = pem(between.certificate, leaf.certificate).replace("\n", "\r\n") if disordered else leaf.pem + between.pem
         (directory / f"{name}.pem").write_bytes(chain.encode())
         (directory / f"{name}.key").write_text(leaf.key_pem())

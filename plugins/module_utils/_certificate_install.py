@@ -273,10 +273,15 @@ class Installer:
         """The fingerprint that each endpoint presents now; those without an answer are missing."""
         presented = {}
         for endpoint in self.spec.endpoints:
-            try:
-                presented[endpoint] = presented_fingerprint(endpoint)
-            except wire.WireError:
-                continue
+            # Who does not answer is not judged later, so one lost connection must not count as no answer.
+            for _attempt in range(3):
+                try:
+                    presented[endpoint] = presented_fingerprint(endpoint)
+                    break
+                except wire.WireError as error:
+                    if error.kind == "timeout":
+                        break
+                    time.sleep(0.1)
         return presented
 
     def _wait_for(self, generation: str, endpoints: t.Sequence[Endpoint]) -> None:

@@ -261,13 +261,13 @@ def test_redirects_and_cookies_of_an_application_stay_below_its_prefix(address):
 
 
 def test_a_backup_answers_when_no_other_does(address):
-    assert [https(address, path="/pool/").seen["port"] for _ in range(3)] == [8890] * 3
+    assert [https(address, path="/pool/").seen["port"] for _number in range(3)] == [8890] * 3
 
 
 def test_connections_to_an_application_are_kept_where_asked(address):
     """By each worker of nginx on its own, so of ten requests at least one finds another's connection; elsewhere none does."""
-    assert len({https(address, path="/kept/").seen["connection"] for _ in range(10)}) < 10
-    assert len({https(address, path="/").seen["connection"] for _ in range(10)}) == 10
+    assert len({https(address, path="/kept/").seen["connection"] for _number in range(10)}) < 10
+    assert len({https(address, path="/").seen["connection"] for _number in range(10)}) == 10
 
 
 def test_applications_with_tls_have_to_prove_their_name(address):
@@ -297,7 +297,7 @@ def test_websockets_where_asked(address):
 
 def test_no_websockets_elsewhere(address):
     with upgrade(address, "/") as connection:
-        head, _, body = connection.recv(65536).decode().partition("\r\n\r\n")
+        head, _between, body = connection.recv(65536).decode().partition("\r\n\r\n")
         assert head.startswith("HTTP/1.1 200 ")
         assert "Upgrade" not in json.loads(body)["headers"]
 
@@ -308,7 +308,7 @@ def slow_upload(address, path, pieces=4, pause=0.5):
     connection.sendall(
         f"POST {path} HTTP/1.1\r\nHost: records.test\r\nContent-Length: {pieces * 1000}\r\nConnection: close\r\n\r\n".encode()
     )
-    for _ in range(pieces):
+    for _number in range(pieces):
         time.sleep(pause)
         connection.sendall(b"x" * 1000)
     seen = json.loads(read_all(connection).split("\r\n\r\n", 1)[1])
@@ -435,7 +435,7 @@ def test_a_session_of_another_site_is_no_certificate(address, version):
 def at_once(address, path, connections, each):
     """How many of the requests were answered with which status, all of them sent before the first answer is read."""
     request = f"GET {path} HTTP/1.1\r\nHost: records.test\r\n".encode()
-    opened = [connect(address) for _ in range(connections)]
+    opened = [connect(address) for _number in range(connections)]
     for connection in opened:
         connection.sendall((request + b"\r\n") * (each - 1) + request + b"Connection: close\r\n\r\n")
     return collections.Counter(status for connection in opened for status in re.findall(r"HTTP/1.1 (\d+) ", read_all(connection)))

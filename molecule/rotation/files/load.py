@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Asks a site over and over until its standard input ends, and counts: load.py ROOT_FILE PORT NAME.
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What befalls installations, on a host with a real nginx: stories.py PKI_DIRECTORY SWAPS. Each story begins with a pair that is served."""
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes TLS handshakes for a while and says how many there were, as JSON.
 
@@ -57,11 +56,11 @@ def main() -> None:
     begin, results = multiprocessing.Barrier(int(processes)), multiprocessing.Queue()
     workers = [
         multiprocessing.Process(target=work, args=(address, name, float(seconds), mode == "resumed", begin, results))
-        for _ in range(int(processes))
+        for _number in range(int(processes))
     ]
     for worker in workers:
         worker.start()
-    counts = [results.get(timeout=float(seconds) + 30) for _ in workers]
+    counts = [results.get(timeout=float(seconds) + 30) for _number in workers]
     for worker in workers:
         worker.join()
     print(json.dumps({

@@ -280,7 +280,7 @@ def hidden_by_decoys(count: int) -> Given:
     pki = PKI()
     identifier = pki.intermediate.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     change: Change = {"ca": True, "path_length": 0, "end": NOW + 2000 * DAY, "replace": [(identifier, False)]}
-    decoys = [issue(pki.intermediate.certificate.subject, pki.root, **change) for _ in range(count)]
+    decoys = [issue(pki.intermediate.certificate.subject, pki.root, **change) for _number in range(count)]
     return Given([pki.leaf, *decoys, pki.intermediate], [pki.root])
 
 

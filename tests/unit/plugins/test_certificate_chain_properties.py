@@ -77,7 +77,7 @@ def good_bags() -> dict[str, tuple[list[Pair], Pair, list[Pair]]]:
 def test_any_order_and_any_company_give_the_same_chain(which: str, shuffle: random.Random, with_root: bool, doubles: int) -> None:
     bag, root, chain = good_bags()[which]
     others = [issue("Stranger", ca=True), issue("Other", ca=True)]
-    mixed = [*bag, *others, *([root] if with_root else []), *(shuffle.choice(bag) for _ in range(doubles))]
+    mixed = [*bag, *others, *([root] if with_root else []), *(shuffle.choice(bag) for _number in range(doubles))]
     trust = [root, issue("Root", ca=True)]
     shuffle.shuffle(mixed)
     shuffle.shuffle(trust)
@@ -246,7 +246,7 @@ def crowd(count: int, **change: Any) -> list[Pair]:
     pki = changed_pki("ec")
     return [
         issue(pki.intermediate.certificate.subject, pki.root, **{"ca": True, "path_length": 0, "end": NOW + 3000 * DAY, **change})
-        for _ in range(count)
+        for _number in range(count)
     ]
 
 
@@ -263,7 +263,7 @@ def slow_decoy() -> list[Pair]:
 def same_key() -> list[Pair]:
     """All of them have signed the leaf, and none leads to the root."""
     pki, gone = changed_pki("ec"), issue("Gone", ca=True)
-    return [issue(pki.intermediate.certificate.subject, gone, ca=True, key=pki.intermediate.key) for _ in range(1500)]
+    return [issue(pki.intermediate.certificate.subject, gone, ca=True, key=pki.intermediate.key) for _number in range(1500)]
 
 
 def mesh() -> list[Pair]:
@@ -273,7 +273,7 @@ def mesh() -> list[Pair]:
     subjects: list[str | x509.Name] = [*(f"Level {number}" for number in range(6)), pki.intermediate.certificate.subject]
     for subject in subjects:
         key = pki.intermediate.key if subject == pki.intermediate.certificate.subject else ec_key()
-        level = [issue(subject, upper, ca=True, key=key) for _ in range(12)]
+        level = [issue(subject, upper, ca=True, key=key) for _number in range(12)]
         levels += level
         upper = level[0]
     return levels
@@ -297,7 +297,7 @@ def very_deep() -> list[Pair]:
 def same_key_id_few_keys() -> list[Pair]:
     """Few enough keys to check them all, and too many certificates to look at each."""
     found = changed_pki("ec").intermediate.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    return [one for _ in range(10) for one in crowd(100, key=ec_key(), replace=[(found.value, False)])]
+    return [one for _number in range(10) for one in crowd(100, key=ec_key(), replace=[(found.value, False)])]
 
 
 HOSTILE: dict[str, Callable[[], list[Pair]]] = {
@@ -309,7 +309,7 @@ HOSTILE: dict[str, Callable[[], list[Pair]]] = {
     "mesh": mesh,
     "constrained": constrained_crowd,
     "very deep": very_deep,
-    "slow keys": lambda: [one for _ in range(300) for one in slow_decoy()],
+    "slow keys": lambda: [one for _number in range(300) for one in slow_decoy()],
     "expired": lambda: crowd(1500, start=NOW - 9 * DAY, end=NOW - DAY),
 }
 
@@ -373,7 +373,7 @@ def test_a_key_that_takes_forever_is_not_used() -> None:
 def test_a_flood_of_forged_lists_does_not_hide_a_revocation() -> None:
     """Which of them is real cannot be found out with bounded work, so the certificate is refused."""
     pki = changed_pki("ec")
-    crls = [revocation_list(pki.intermediate, [pki.leaf], key=ec_key()) for _ in range(300)]
+    crls = [revocation_list(pki.intermediate, [pki.leaf], key=ec_key()) for _number in range(300)]
     verdict = judge(pki.certificates, [pki.root.certificate], hostnames=[WWW], crls=crls)
     assert [one.code for one in verdict.problems] == ["too_large", "revoked"]
     assert judge(pki.certificates, [pki.root.certificate], hostnames=[WWW], crls=crls[:200]).problems == []

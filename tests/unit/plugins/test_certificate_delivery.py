@@ -26,7 +26,7 @@ USUAL = pki.usual(key=pki.rsa_key())
 LEAF, INTERMEDIATE, ROOT = USUAL.leaf, USUAL.intermediate, USUAL.root
 KEY = LEAF.key_pem()
 CHAIN = LEAF.pem + INTERMEDIATE.pem
-NAMES = ["www.example.org", "example.org"]
+NAMES = ("www.example.org", "example.org")
 
 
 def take_in(*contents: str | bytes, trust: str = ROOT.pem, hostnames: Sequence[str] = NAMES, **further: object) -> Intake:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import getpass
 import grp
+import itertools
 import os
 import signal
 import socket
@@ -39,21 +40,29 @@ class Server:
 
     def __init__(self, directory: Path, flag: Path) -> None:
         self.directory, self.flag = directory, flag
-        self.deaf = False
+        self.deaf = self.closing = False
         self.load()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
 
     def load(self) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(self.directory / "fullchain.pem", self.directory / "key.pem")
 
+    def close(self) -> None:
+        """End the thread before its listener: else it might accept with the same number as the next server's."""
+        self.closing = True
+        socket.create_connection(("127.0.0.1", self.port)).close()
+        self.thread.join()
+        self.listener.close()
+
     def serve(self) -> None:
         while True:
-            try:
-                connection, _address = self.listener.accept()
-            except OSError:
+            connection, _address = self.listener.accept()
+            if self.closing:
+                connection.close()
                 return
             if self.flag.exists() and not self.deaf:
                 self.flag.unlink()
@@ -103,7 +112,7 @@ class World:
 def _world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
-    world.server.listener.close()
+    world.server.close()
 
 
 def test_a_new_pair_is_proven_on_the_wire(world: World) -> None:
@@ -303,11 +312,10 @@ def test_a_full_disk_changes_nothing(world: World, where: str, monkeypatch: pyte
 
     real = getattr(module, where)
     for number in range(20):
-        calls: list[int] = []
+        calls = itertools.count()
 
-        def full(*arguments: Any, number: int = number, calls: list[int] = calls) -> None:
-            calls.append(1)
-            if len(calls) == number + 1:
+        def full(*arguments: Any, number: int = number, calls: Iterator[int] = calls) -> None:
+            if next(calls) == number:
                 raise OSError(28, "No space left on device")
             real(*arguments)
 

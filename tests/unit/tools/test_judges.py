@@ -51,7 +51,7 @@ def test_gixy_is_not_asked_about_anything_but_a_whole_configuration() -> None:
 def test_packages_that_cannot_be_had_are_named_and_asked_for_again(tmp_path: Path) -> None:
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("./missing-1.0-py3-none-any.whl\n")
-    for _ in range(2):
+    for _number in range(2):
         with pytest.raises(BedError, match=r"requirements\.txt cannot be had"):
             judges.ensure_programs(requirements, tmp_path / "environment")
 
