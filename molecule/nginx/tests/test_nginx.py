@@ -499,6 +499,9 @@ def test_the_logs_hold_no_secrets(host, address):
     }
     for path in ("/v1/find", "/down/", "/small/", "/assets/none", "/MY_APP/find", "/reset/canary-path/now", "/v1/after"):
         https(address, "POST", path=f"{path}?child=canary-query", body=b"canary-body" * 200, headers=headers)
+    # Other ways to write a hidden path, which nginx takes for the same.
+    for path in ("//reset/canary-1", "/./reset/canary-2", "/v1/../reset/canary-3", "/%72eset/canary-4"):
+        raw(address, f"GET {path} HTTP/1.1\r\nHost: records.test\r\nConnection: close\r\n\r\n")
     raw(address, "GET /v1/plain?child=canary-query HTTP/1.1\r\nHost: records.test\r\nContent-Length: many\r\n\r\n")
     plain(address, "GET /v1/plain?child=canary-query HTTP/1.1\r\nHost: records.test\r\nConnection: close\r\n\r\n")
     log = host.check_output("tail -n 20 /var/log/nginx/access.log")
