@@ -35,7 +35,7 @@ try:
 except ImportError as _error:
     MISSING = str(_error)
 
-__all__ = ["MISSING", "Verdict", "describe", "judge"]
+__all__ = ["MISSING", "Verdict", "describe", "judge", "with_lists"]
 
 # Paths that are complete and bad, before the search is given up.
 MAXIMUM_PATHS = 32
@@ -92,6 +92,15 @@ def judge(
         # Oddities that the library still tolerates are ours to judge, not to print.
         warnings.simplefilter("ignore")
         return _judge(certificates, trust, case, key_bytes(public_key) if public_key is not None else b"")
+
+
+def with_lists(verdict: Verdict, crls: t.Sequence[x509.CertificateRevocationList], at: t.Optional[datetime.datetime] = None) -> Verdict:
+    """The verdict, and what is wrong with revocation lists that somebody named for it: one that judges nothing must not pass unseen."""
+    if not crls or not verdict.chain:
+        return verdict
+    links = [Link(one) for one in [*verdict.chain, *([verdict.root] if verdict.root else [])]]
+    problems, notes = rules.examine_lists(links, crls, Bag(links, [], at or datetime.datetime.now(datetime.timezone.utc)))
+    return verdict._replace(problems=in_order([*verdict.problems, *problems]), notes=[*verdict.notes, *notes])
 
 
 def _judge(certificates: t.Sequence[x509.Certificate], trust: t.Sequence[x509.Certificate], case: rules.Case, key: bytes) -> Verdict:

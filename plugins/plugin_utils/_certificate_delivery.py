@@ -132,6 +132,8 @@ def take_in(
             verdict = judge()
         else:
             notes.append(f"The missing issuer's certificate is not at {files_.printable(address)}, where it should be.")
+    # Lists among the files came by themselves; the others somebody named.
+    verdict = chains.with_lists(verdict, crls, at)
     problems += verdict.problems
 
     leaf = verdict.chain[0] if verdict.chain else None

@@ -77,11 +77,11 @@ class Link:
 
     @cached_property
     def subject(self) -> NameKey:
-        return _name_key(self.name("subject"), self.fingerprint)
+        return name_key(self.name("subject"), self.fingerprint)
 
     @cached_property
     def issuer(self) -> NameKey:
-        return _name_key(self.name("issuer"), self.fingerprint)
+        return name_key(self.name("issuer"), self.fingerprint)
 
     @cached_property
     def self_issued(self) -> bool:
@@ -93,11 +93,11 @@ class Link:
 
     @cached_property
     def subject_text(self) -> str:
-        return _text(self.name("subject"))
+        return name_text(self.name("subject"))
 
     @cached_property
     def issuer_text(self) -> str:
-        return _text(self.name("issuer"))
+        return name_text(self.name("issuer"))
 
     def organizations(self, which: str) -> t.Set[str]:
         """Of the V(subject) or the V(issuer)."""
@@ -340,7 +340,7 @@ def _is_url(name: t.Any) -> bool:
     return isinstance(name, x509.UniformResourceIdentifier)
 
 
-def _name_key(name: t.Optional[x509.Name], fallback: bytes) -> NameKey:
+def name_key(name: t.Optional[x509.Name], fallback: bytes) -> NameKey:
     """The same for names that differ only in letter case, spaces or kind of string."""
     if name is None:
         return ("unreadable", fallback)
@@ -351,7 +351,7 @@ def _folded(value: t.Union[str, bytes]) -> str:
     return value.hex() if isinstance(value, bytes) else " ".join(value.split()).casefold()
 
 
-def _text(name: t.Optional[x509.Name]) -> str:
+def name_text(name: t.Optional[x509.Name]) -> str:
     return _printable(name.rfc4514_string()) if name is not None else ""
 
 

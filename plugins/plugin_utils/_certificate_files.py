@@ -51,6 +51,15 @@ _DASH = "[-\u2010-\u2015\u2212]"
 _MARK = re.compile(f"{_DASH}{{2,10}} ?(BEGIN|END) ([A-Z0-9][A-Z0-9 ]{{0,40}}?) ?(?={_DASH}{{2}}){_DASH}{{2,5}}")
 _DAMAGED_MARK = re.compile(f"{_DASH} ?BEGIN (?:[A-Z0-9]+ ){{0,3}}(?:CERTIFICATE|KEY|PKCS7|CMS|CRL)")
 
+# What follows a BEGIN and comes before an END in sentences about them ("copy all from -----BEGIN ...----- to -----END ...-----"): a word in
+# small letters. The base64 of what is read here always begins with M.
+_PROSE_AFTER = re.compile(r"""["'`\u201d\u2019)]*[,;]?\s+["'`\u201c\u201e(]*[a-z\u00df-\u00ff]{2,20}(?=[\s,.;:"'`)]|$)""")
+_PROSE_BEFORE = re.compile(r"""(?:^|[\s("'])[a-z\u00df-\u00ff]{2,20}[,:]?[ \t]+["'`\u201c\u201e(]*$""")
+
+# What lies beside certificates in archives; some of it is an archive itself.
+_DOCUMENT = re.compile(r"\.(html?|pdf|rtf|doc[xm]?|xls[xm]?|ppt[xm]?|od[tsp])$", re.IGNORECASE)
+_TEXT = re.compile(r"\.(txt|md|log|nfo|xml|url)$", re.IGNORECASE)
+
 _UNKNOWN = "is none of the forms in which certificates and keys are sent"
 
 _PKCS7_SIGNED = bytes.fromhex("06092a864886f70d010702")
@@ -197,18 +206,23 @@ class _Reader:
     def _member(self, name: str, content: bytes) -> None:
         """A file of an archive; issuers put letters and pictures beside the certificates."""
         self.kinds = set()
-        if not content.strip(b"\0 \t\r\n"):
-            self._refuse("empty_file", f"{name} is empty.")
+        if _DOCUMENT.search(name):
+            self.others.append(f"{name} is a document, in which no certificate is looked for")
+        elif not content.strip(b"\0 \t\r\n"):
+            if _TEXT.search(name):
+                self.others.append(f"{name} is empty")
+            else:
+                self._refuse("empty_file", f"{name} is empty.")
         elif content.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             self._refuse("unreadable", f"{name} is an archive inside an archive; hand in the files in it.")
-        elif content[:1] == b"\x30" or _MARK.search(_text(content)) or _DAMAGED_MARK.search(_text(content)):
+        elif _is_der(content) or _marks(_text(content)) or _has_damaged_mark(_text(content)):
             self._plain(name, content)
         else:
             self.others.append(f"{name} holds neither a certificate nor a key")
 
     def _plain(self, name: str, content: bytes) -> None:
         try:
-            if content[:1] == b"\x30" and _extent(content):
+            if _is_der(content):
                 self._der(name, content, "")
             else:
                 self._pem(name, _text(content))
@@ -218,17 +232,15 @@ class _Reader:
             self._refuse("private_key_in_certificate_file", f"{name} holds a private key beside the certificate.")
 
     def _pem(self, name: str, text: str) -> None:
-        marks = list(_MARK.finditer(text))
+        if _has_damaged_mark(text):
+            raise _Unreadable("truncated", "has a damaged BEGIN line")
+        marks = _marks(text)
         if not marks:
-            if _DAMAGED_MARK.search(text):
-                raise _Unreadable("truncated", "has a damaged BEGIN line")
             bare = _bare_base64(text)
             if not bare:
                 raise _Unreadable("no_certificate", "holds neither a certificate nor a key")
             self._der(name, bare, "")
             return
-        if sum(1 for _one in _DAMAGED_MARK.finditer(text)) > sum(1 for one in marks if one[1] == "BEGIN"):
-            raise _Unreadable("truncated", "has a damaged BEGIN line")
         number = broken = 0
         opened: t.Optional[t.Match[str]] = None
         for mark in marks:
@@ -404,6 +416,29 @@ def _text(content: bytes) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError:
         return content.decode("cp1252", "replace")
+
+
+def _marks(text: str) -> t.List[t.Match[str]]:
+    """The BEGIN and END lines, without those that a sentence only mentions."""
+    found: t.List[t.Match[str]] = []
+    for mark in _MARK.finditer(text):
+        if mark[1] == "BEGIN":
+            if _PROSE_AFTER.match(text, mark.end()):
+                continue
+        elif (not found or found[-1][1] == "END") and _PROSE_BEFORE.search(text[max(0, mark.start() - 40) : mark.start()]):
+            continue
+        found.append(mark)
+    return found
+
+
+def _has_damaged_mark(text: str) -> bool:
+    begins = sum(1 for one in _MARK.finditer(text) if one[1] == "BEGIN")
+    return sum(1 for _one in _DAMAGED_MARK.finditer(text)) > begins
+
+
+def _is_der(content: bytes) -> bool:
+    """Whether it is a binary structure, whole or not, and no text that begins with the digit 0, which is the same byte."""
+    return _extent(content) > 2 and (content[1] >= 0x80 or min(content[:64]) < 9)
 
 
 def _decoded(body: str) -> t.Tuple[t.Dict[str, str], bytes]:

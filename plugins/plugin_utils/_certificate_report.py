@@ -96,6 +96,7 @@ class Judge:
         verdict = chains.judge(
             bag.certificates, delivery.roots_of(self.trust), hostnames=hostnames, public_key=public_key, at=self.at, crls=self.crls
         )
+        verdict = chains.with_lists(verdict, self.crls, self.at)
         notes = list(verdict.notes)
         if not verdict.problems and bag.certificates[: len(verdict.chain)] != verdict.chain:
             notes.append("The certificates are not in their order (the server's own first); some programs refuse that.")

@@ -15,7 +15,7 @@ import ipaddress
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.plugin_utils import _certificate_names as certificate_names
-from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_facts import Link, Who, key_type
+from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_facts import Link, Who, key_type, name_key, name_text
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_paths import (
     ANCHOR,
     MAXIMUM_INTERMEDIATES,
@@ -25,7 +25,7 @@ from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_paths
     Bag,
     Path,
 )
-from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_problems import Problem
+from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_problems import Problem, problem
 
 try:
     from cryptography import x509
@@ -33,9 +33,11 @@ try:
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
     PURPOSES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
+    _UNREADABLE: t.Tuple[t.Type[Exception], ...] = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
     MISSING = ""
 except ImportError as _error:
     PURPOSES = {}
+    _UNREADABLE = (ValueError, TypeError)
     MISSING = str(_error)
 
 MINIMUM_RSA = 2048
@@ -249,23 +251,58 @@ def _names(link: Link, who: Who, case: Case) -> Found:
 def _revoked(link: Link, who: Who, issuer: Link, crls: t.Sequence[x509.CertificateRevocationList], bag: Bag) -> Found:
     for crl in crls:
         try:
-            name = crl.issuer.public_bytes()
+            if name_key(crl.issuer, b"") != link.issuer:
+                continue
             entry = crl.get_revoked_certificate_by_serial_number(link.certificate.serial_number)
-            about = name == link.exact_name("issuer") and entry is not None and _is_about(entry, name)
-            reason = _reason(entry) if entry and about else ""
-        except (ValueError, TypeError):
-            # A list that cannot be read revokes nothing; the reader of the files has told of it.
+        except _UNREADABLE:
+            # A list that cannot be read revokes nothing; of those that were named, C(examine_lists) tells.
             continue
-        if entry and about and bag.crl_signed_by(crl, issuer):
+        if entry is None:
+            continue
+        try:
+            about, reason = _is_about(entry, link), _reason(entry)
+        except _UNREADABLE:
+            # What more is said of an entry may lessen it, but not when nobody can read it.
+            about, reason = True, ""
+        if about and bag.crl_signed_by(crl, issuer):
             yield who.problem("revoked", f"The {who} was revoked by its issuer on {entry.revocation_date_utc:%Y-%m-%d}{reason}.")
             return
 
 
-def _is_about(entry: x509.RevokedCertificate, issuer: bytes) -> bool:
+def examine_lists(
+    chain: t.Sequence[Link], crls: t.Sequence[x509.CertificateRevocationList], bag: Bag
+) -> t.Tuple[t.List[Problem], t.List[str]]:
+    """Lists that somebody named to be judged by, and that judge nothing: the problems, and notes on those of other authorities.
+
+    Args:
+        chain: the leaf first, the root last.
+    """
+    found: t.List[Problem] = []
+    strangers: t.Dict[str, None] = {}
+    for crl in crls:
+        try:
+            name, shown, end = name_key(crl.issuer, b""), name_text(crl.issuer), crl.next_update_utc
+            issuers = [one for one in chain[1:] if one.subject == name]
+            for link in chain:
+                crl.get_revoked_certificate_by_serial_number(link.certificate.serial_number)
+        except _UNREADABLE:
+            found.append(problem("crl_unusable", "A revocation list is damaged: its issuer, its end or its entries cannot be read."))
+            continue
+        if not issuers:
+            strangers[shown] = None
+        elif not any(bag.crl_signed_by(crl, one) for one in issuers):
+            text = f"The revocation list of {shown} is not signed by the issuer of that name, or that one may not sign lists."
+            found.append(problem("crl_unusable", text))
+        elif end is not None and end < bag.at:
+            found.append(problem("crl_unusable", f"The revocation list of {shown} ended on {end:%Y-%m-%d %H:%M} UTC."))
+    return found, [f"The revocation list of {one} is about no certificate of this chain, so it judged nothing." for one in strangers]
+
+
+def _is_about(entry: x509.RevokedCertificate, link: Link) -> bool:
     """Lists can hold certificates of other issuers, and can take an entry back."""
     for extension in entry.extensions:
         if isinstance(extension.value, x509.CertificateIssuer):
-            return issuer in [name.public_bytes() for name in extension.value.get_values_for_type(x509.DirectoryName)]
+            return link.issuer in [name_key(name, b"") for name in extension.value.get_values_for_type(x509.DirectoryName)]
         if isinstance(extension.value, x509.CRLReason) and extension.value.reason == x509.ReasonFlags.remove_from_crl:
             return False
     return True

@@ -14,7 +14,7 @@ import functools
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.plugin_utils import _certificate_chain as certificate_chain
-from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_chain import Verdict, describe, judge
+from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_chain import Verdict, describe, judge, with_lists
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_files import Bag, read
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_problems import Problem, in_order, in_words, problem
 
@@ -32,7 +32,7 @@ def judge_text(pem_text: t.Any, trust: t.Any, hostname: t.Any = None, private_ke
     Args:
         pem_text: the certificate and its chain in any order, revocation lists too.
         trust: the trusted roots.
-        hostname: a name or address that the leaf must be for, or a list of them, or V(None).
+        hostname: a name or address that the leaf must be for, or a list of them; only V(None) leaves the name unjudged.
         private_key: the private key of the leaf without a passphrase, or V(None).
         at: the time to judge at (ISO 8601, UTC unless it says otherwise) or V(None) for now.
 
@@ -42,7 +42,7 @@ def judge_text(pem_text: t.Any, trust: t.Any, hostname: t.Any = None, private_ke
     _require_library()
     roots = _roots(_text(trust, "trust"))
     when = moment(at)
-    hosts = [_text(one, "hostname") for one in hostname] if isinstance(hostname, (list, tuple)) else [_text(hostname, "hostname")]
+    hosts = _hosts(hostname)
     bag = read([("the text", _encoded(pem_text, "the text"))])
     problems = list(bag.problems)
     if any(one.code in ("truncated", "unreadable", "too_large") for one in problems):
@@ -57,9 +57,10 @@ def judge_text(pem_text: t.Any, trust: t.Any, hostname: t.Any = None, private_ke
     if not bag.certificates:
         return Verdict([], None, in_order(problems or [_nothing(bag)]), [], None)
     try:
-        verdict = judge(bag.certificates, roots, hostnames=[one for one in hosts if one], public_key=public_key, at=when, crls=bag.crls)
+        verdict = judge(bag.certificates, roots, hostnames=hosts, public_key=public_key, at=when, crls=bag.crls)
     except ValueError as error:
         raise TextError(str(error)) from error
+    verdict = with_lists(verdict, bag.crls, when)
     return verdict._replace(problems=in_order([*problems, *verdict.problems]))
 
 
@@ -95,9 +96,15 @@ def moment(at: t.Any) -> t.Optional[datetime.datetime]:
         try:
             # Python 3.10 does not know the letter.
             found = datetime.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text)
-        except ValueError as error:
-            raise TextError(f"at is {text!r}; write a time such as 2026-12-31T12:00:00Z") from error
-    return found if found.tzinfo else found.replace(tzinfo=datetime.timezone.utc)
+        except ValueError:
+            raise TextError(f"at is {text!r}; write a time such as 2026-12-31T12:00:00Z") from None
+    found = found if found.tzinfo else found.replace(tzinfo=datetime.timezone.utc)
+    try:
+        found.astimezone(datetime.timezone.utc)
+    except OverflowError:
+        text = f"at is {str(at)!r}, which lies outside the years 1 to 9999 in UTC; write a time such as 2026-12-31T12:00:00Z"
+        raise TextError(text) from None
+    return found
 
 
 def _require_library() -> None:
@@ -106,6 +113,16 @@ def _require_library() -> None:
             f"the controller needs the Python library cryptography, 45.0 or newer ({certificate_chain.MISSING}); install it for the "
             "Python that runs Ansible"
         )
+
+
+def _hosts(hostname: t.Any) -> t.List[str]:
+    """An empty variable must not switch off the check of the name."""
+    if hostname is None:
+        return []
+    hosts = [_text(one, "hostname") for one in hostname] if isinstance(hostname, (list, tuple)) else [_text(hostname, "hostname")]
+    if not hosts or not all(one.strip() for one in hosts):
+        raise TextError("hostname is empty; write the name that the certificate must be for, or leave hostname out to judge none")
+    return hosts
 
 
 def _text(value: t.Any, name: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_chain import Verdict, judge
+from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_chain import Verdict, judge, with_lists
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_problems import CODES
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -186,6 +186,8 @@ def listed(which: str, usages: Sequence[str] = ("key_cert_sign", "crl_sign")) ->
         "taken back": x509.CRLReason(x509.ReasonFlags.remove_from_crl),
         "of this issuer": x509.CertificateIssuer([x509.DirectoryName(authority.certificate.subject)]),
         "of another issuer": x509.CertificateIssuer([x509.DirectoryName(root.certificate.subject)]),
+        "unreadable": x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.24"), b"\x05\x00"),
+        "no reason": x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.21"), b"\x0a\x01\x07"),
     }
     crl = (
         x509.CertificateRevocationListBuilder()
@@ -414,6 +416,8 @@ BAD: dict[str, tuple[Callable[[], Given], list[str]]] = {
     "revoked intermediate": (lambda: revoked("intermediate"), ["revoked"]),
     "revoked by an old list": (lambda: revoked("by an old list"), ["revoked"]),
     "revoked as stolen": (lambda: listed("stolen"), ["revoked"]),
+    "revoked with more that cannot be read": (lambda: listed("unreadable"), ["revoked"]),
+    "revoked for no known reason": (lambda: listed("no reason"), ["revoked"]),
     "revoked on a list of many issuers": (lambda: listed("of this issuer"), ["revoked"]),
     # form
     "serial number of another issuer": (lambda: names_its_issuer_by_serial(right=False), ["not_strict"]),
@@ -488,7 +492,7 @@ def test_what_is_wrong_is_named(case: str) -> None:
 
 def test_every_code_of_a_chain_has_a_bad_case() -> None:
     """The others belong to files and policy and are tested there."""
-    mine = set(list(CODES)[list(CODES).index("key_mismatch") : list(CODES).index("not_strict") + 1])
+    mine = set(list(CODES)[list(CODES).index("key_mismatch") : list(CODES).index("not_strict") + 1]) - {"crl_unusable"}
     assert mine <= {code for _make, codes in BAD.values() for code in codes}
 
 
@@ -751,3 +755,38 @@ def test_a_time_without_a_zone_is_utc_and_the_last_second_counts() -> None:
 def test_a_host_that_is_none_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="neither a host name nor an address"):
         verdict_of(dataclasses.replace(usual_with(), hostnames=["https://www.example.org/"]))
+
+
+# --- revocation lists that somebody named -----------------------------------------------------------------------------------------------
+
+
+def unusable(crl: x509.CertificateRevocationList, authority: Pair | None = None) -> tuple[list[str], str]:
+    """Codes, and all that is said."""
+    pki = PKI()
+    above = authority or pki.intermediate
+    bottom = issue(WWW, above, names=[WWW]) if authority else pki.leaf
+    verdict = judge([bottom.certificate, above.certificate], [pki.root.certificate], hostnames=[WWW], at=NOW)
+    assert verdict.problems == []
+    verdict = with_lists(verdict, [crl], NOW)
+    return [one.code for one in verdict.problems], " ".join([*(one.message for one in verdict.problems), *verdict.notes])
+
+
+def test_a_named_list_that_judges_nothing_is_told() -> None:
+    pki = PKI()
+    assert unusable(revocation_list(pki.intermediate)) == unusable(revocation_list(pki.root)) == ([], "")
+    old, said = unusable(revocation_list(pki.intermediate, last=NOW - 90 * DAY, following=NOW - 60 * DAY))
+    assert old == ["crl_unusable"] and "ended on 2" in said
+    forged, said = unusable(revocation_list(pki.intermediate, key=ec_key()))
+    assert forged == ["crl_unusable"] and "is not signed by the issuer of that name" in said
+    strange, said = unusable(revocation_list(issue("Stranger", ca=True)))
+    assert strange == [] and "is about no certificate of this chain" in said
+    may_not = issue("Intermediate", pki.root, ca=True, usages=["key_cert_sign"])
+    assert unusable(revocation_list(may_not), may_not)[0] == ["crl_unusable"]
+
+
+def test_the_issuer_of_a_list_may_be_written_another_way() -> None:
+    pki = PKI()
+    shouted = issue(name("TEST  INTERMEDIATE", organization="test trust"), pki.root, ca=True, key=pki.intermediate.key)
+    crl = revocation_list(shouted, [pki.leaf])
+    verdict = judge([pki.leaf.certificate, pki.intermediate.certificate], [pki.root.certificate], crls=[crl], at=NOW)
+    assert [one.code for one in verdict.problems] == ["revoked"]

@@ -48,6 +48,7 @@ def openssl(*arguments: str, content: bytes = b"") -> bytes:
 
 # --- shapes that are read ---------------------------------------------------------------------------------------------------------------
 
+TOLD = "Copy everything including the -----BEGIN CERTIFICATE----- and -----END CERTIFICATE----- lines.\n"
 TEXTS: dict[str, bytes | str] = {
     "plain": CHAIN.encode(),
     "Windows line ends": CHAIN.replace("\n", "\r\n").encode(),
@@ -72,6 +73,13 @@ TEXTS: dict[str, bytes | str] = {
     "a lost dash": CHAIN.replace("-----BEGIN", "----BEGIN"),
     "no-break spaces": prefixed("\u00a0", CHAIN),
     "twice": CHAIN + CHAIN,
+    "begins with the byte of DER": f"0 s:CN=www.example.org\n{CHAIN}",
+    "begins with a number": f"01 Server certificate\n{CHAIN}",
+    "begins with a number, UTF-16": f"0 s:CN=www.example.org\n{CHAIN}".encode("utf-16-le"),
+    "told what to copy": TOLD + CHAIN,
+    "told what to copy in quotes": 'From "-----BEGIN CERTIFICATE-----" to "-----END CERTIFICATE-----".\n' + CHAIN,
+    "told what to copy, over two lines": CHAIN + "All between -----BEGIN CERTIFICATE-----\nand -----END CERTIFICATE-----, please.\n",
+    "told where it begins": "Begin with the line -----BEGIN CERTIFICATE----- of this:\n" + CHAIN,
     "X509 label": CHAIN.replace("CERTIFICATE", "X509 CERTIFICATE"),
 }  # fmt: skip
 
@@ -275,6 +283,20 @@ def test_an_archive_is_read_in_memory() -> None:
         "a.zip: README.txt holds neither a certificate nor a key",
         "a.zip: logo.png holds neither a certificate nor a key",
     ]
+
+
+def test_letters_beside_the_certificates_are_no_fault() -> None:
+    letters = {
+        "README.txt": TOLD, "n.txt": "01 readme of the delivery, thanks. " * 20, "empty.txt": "", "letter.docx": archive({"x": "a"}),
+        "letter.pdf": b"%PDF-1.4 \xff\xfe", "how.html": "<b>-----BEGIN CERTIFICATE-----</b>",
+    }  # fmt: skip
+    bag = one(archive({"a.crt": CHAIN, **letters}), name="a.zip")
+    assert codes(bag) == [] and len(bag.certificates) == 2
+    assert [told.split()[1] for told in bag.others] == list(letters)
+    assert codes(one(TOLD)) == ["no_certificate"]
+    # What may be a part of the delivery that was lost.
+    assert codes(one(archive({"a.crt": CHAIN, "b.crt": ""}))) == ["empty_file"]
+    assert codes(one(TOLD + CHAIN[:-30])) == codes(one(CHAIN + TOLD + "".join(LINES[3:]))) == ["truncated"]
 
 
 def encrypted_archive() -> bytes:

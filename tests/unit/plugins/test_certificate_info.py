@@ -168,6 +168,25 @@ def test_a_bad_delivery_ends_with_an_error_and_tells_all(place: Path) -> None:
     assert "What to do: Ask the issuer for the missing certificate" in told
 
 
+def test_lists_on_the_command_line(place: Path) -> None:
+    rc, out = check(place, "civitas_check_files=[a.crt")
+    assert rc == 2 and "begins like a list and is none" in " ".join(out.split()) and "YAML" not in out
+    for files in ("a.crt,a.key", "[a.crt, 'a.key']", '{"civitas_check_files": ["a.crt", "a.key"]}'):
+        rc, out = check(place, files if files.startswith("{") else f'civitas_check_files="{files}"', "civitas_check_trust_file=root.pem")
+        assert rc == 0, out
+
+
+def test_a_revocation_list_that_judges_nothing_is_loud(place: Path) -> None:
+    old = pki.revocation_list(USUAL.intermediate, last=pki.NOW - 90 * pki.DAY, following=pki.NOW - 60 * pki.DAY)
+    for name, crl in (("old.crl", old), ("other.crl", pki.revocation_list(pki.issue("Stranger", ca=True)))):
+        (place / name).write_bytes(crl.public_bytes(serialization.Encoding.PEM))
+    common = ("civitas_check_files=a.crt,a.key", "civitas_check_trust_file=root.pem")
+    rc, out = check(place, *common, "civitas_check_crls=old.crl")
+    assert rc == 2 and "[crl_unusable]" in out
+    rc, out = check(place, *common, "civitas_check_crls=other.crl")
+    assert rc == 0 and "Stranger is about no certificate of this chain" in " ".join(out.split())
+
+
 def test_the_passphrase_is_nowhere_to_be_seen(place: Path) -> None:
     files = 'civitas_check_files=["a.crt","encrypted.key"]'
     for environment in ({"CIVITAS_CHECK_PASSPHRASE": PASSPHRASE}, {"CIVITAS_CHECK_PASSPHRASE": f"wrong{PASSPHRASE}"}):
