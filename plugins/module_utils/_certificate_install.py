@@ -60,6 +60,7 @@ class Spec(t.NamedTuple):
     containers: t.Sequence[Container] = ()
     endpoints: t.Sequence[Endpoint] = ()
     keep: int = 3
+    source: str = ""
 
     @classmethod
     def of(cls, item: t.Mapping[str, t.Any]) -> Spec:
@@ -77,6 +78,7 @@ class Spec(t.NamedTuple):
                 for e in item.get("endpoints") or ()
             ),
             keep=int(item.get("keep") or 3),
+            source=item.get("source") or "",
         )
 
 
@@ -115,7 +117,7 @@ class Installer:
             InstallError, StoreError, OSError: the pair from before is in use (see the text).
         """
         with self.store.lock(self.lock_patience):
-            notes = self._heal_first()
+            notes = self._heal_first(ca_file)
             found = self.store.inspect(self.name, self.spec.owner)
             if found["certificate"] == chain and self.store.key_is(self.name, key):
                 if not found["permissions_ok"]:
@@ -130,30 +132,48 @@ class Installer:
 
             return self._change("", stage, notes)
 
-    def roll_back(self, generation: str = "") -> Outcome:
-        """Bring an earlier pair back into use, the one before unless C(generation) is given; proven like a new one.
+    def roll_back(self, generation: str = "", ca_file: t.Optional[str] = None) -> Outcome:
+        """Bring an earlier pair back into use, the one in use before unless C(generation) is given; judged and proven like a new one.
+
+        Does nothing without C(generation) right after a roll back, so that it can be run again for the sake of other hosts.
+
+        Args:
+            ca_file: the roots to judge it by; the host's own when empty; V(None) judges it without its issuers.
 
         Raises:
             InstallError, StoreError, OSError: as C(install).
         """
         with self.store.lock(self.lock_patience):
-            notes = self._heal_first()
+            found = self.store.current(self.name)
+            notes = self._heal_first(ca_file)
             current, kept = self.store.current(self.name), self.store.generations(self.name)
             if not current:
                 raise InstallError(f"{self.name}: there is no such certificate on this host")
-            target = generation or next((old for old in reversed(kept) if int(old) < int(current)), "")
+            if not generation and current != found:
+                # An unproven pair was in use; that it was taken back is what was asked for.
+                return Outcome(True, current, notes)
+            history = self.store.history(self.name)
+            if not generation and history.rolled_back:
+                told = f"generation {current} is in use already since a rollback; name another one with --generation"
+                return Outcome(bool(notes), current, [*notes, f"{self.name}: {told}"])
+            target = generation or history.before
             if target == current:
                 return Outcome(bool(notes), current, [*notes, f"generation {current} is in use already"])
             if target not in kept:
                 raise InstallError(
                     f"{self.name}: there is no {'generation ' + target if target else 'earlier pair'}; kept are {', '.join(kept)}"
                 )
-            if wire.not_after(self.store.chain(self.name, target)) < time.time():
-                raise InstallError(f"{self.name}: the pair of generation {target} has expired; it would not be accepted by anybody")
+            try:
+                self._judge(target, ca_file)
+            except StoreError as error:
+                raise InstallError(f"{self.name}: the pair of generation {target} would not be accepted by anybody: {error}") from error
             return self._change(target, lambda generation: None, notes)
 
-    def heal(self) -> t.List[str]:
+    def heal(self, ca_file: t.Optional[str] = None) -> t.List[str]:
         """End what an earlier run could not; returns what was done, empty when there was nothing.
+
+        Args:
+            ca_file: as C(roll_back).
 
         Raises:
             InstallError: the pair from before is in use.
@@ -161,11 +181,18 @@ class Installer:
         if not self.store.pending(self.name):
             return []
         with self.store.lock(self.lock_patience):
-            return self._heal()
+            return self._heal(ca_file)
 
     # Steps
 
-    def _heal(self) -> t.List[str]:
+    def _judge(self, generation: str, ca_file: t.Optional[str]) -> None:
+        """Judge a pair that was judged before: whether it is whole, and still good. Its names may be others by now."""
+        if ca_file is None:
+            self.store.judge_alone(self.name, generation)
+        else:
+            self.store.judge(self.name, generation, [], ca_file)
+
+    def _heal(self, ca_file: t.Optional[str]) -> t.List[str]:
         change = self.store.pending(self.name)
         if not change:
             return []
@@ -175,8 +202,19 @@ class Installer:
             self.store.settle(self.name, self.spec.keep)
             return [f"{self.name}: an earlier run was cut off before it changed anything that is served"]
         if current == change.new:
-            self._prove(self._measure())
-            return [f"{self.name}: an earlier run was cut off after the swap; its pair is proven now"]
+            before = self._measure()
+            try:
+                self._judge(current, ca_file)
+            except (StoreError, OSError, subprocess.SubprocessError) as error:
+                raise InstallError(
+                    f"{self.name}: an earlier run was cut off after the swap, and its pair was taken back: {error}."
+                    f" {self._return(change.previous, before)}"
+                ) from error
+            if self.spec.endpoints and not before:
+                where = ", ".join(str(endpoint) for endpoint in self.spec.endpoints)
+                return [f"{self.name}: an earlier run was cut off after the swap; its pair is not proven yet, as nobody answers at {where}"]
+            notes = self._prove(before)
+            return [f"{self.name}: an earlier run was cut off after the swap; its pair is proven now", *notes]
         try:
             self._tell()
             self._wait_for(
@@ -187,9 +225,14 @@ class Installer:
         self.store.settle(self.name, self.spec.keep)
         return [f"{self.name}: an earlier run was cut off while it went back; the users have been told now"]
 
-    def _heal_first(self) -> t.List[str]:
+    def _heal_first(self, ca_file: t.Optional[str]) -> t.List[str]:
         try:
-            return self._heal()
+            notes = self._heal(ca_file)
+            unproven = self.store.pending(self.name)
+            if unproven:
+                # The way back of the next change must lead to a pair that was proven.
+                raise InstallError(f"{notes[0]}. {self._return(unproven.previous, {})}")
+            return notes
         except InstallError as error:
             if self.store.pending(self.name):
                 raise
@@ -230,6 +273,8 @@ class Installer:
         try:
             notes += self._tell()
             self._wait_for(change.new, judged)
+            if not (change.fresh or judged) and self._should_be_seen():
+                self._wait_for_any(change.new)
         except (InstallError, StoreError, OSError, subprocess.SubprocessError) as error:
             raise InstallError(f"{self.name}: the new pair was taken back: {error}. {self._return(change.previous, before)}") from error
         self.store.settle(self.name, self.spec.keep)
@@ -300,6 +345,20 @@ class Installer:
                 if time.monotonic() >= until:
                     raise InstallError(f"{endpoint} {seen}, {self.patience:g} seconds after the change")
                 time.sleep(0.1)
+
+    def _should_be_seen(self) -> bool:
+        """Whether there are endpoints, and the units that serve them run."""
+        return bool(self.spec.endpoints) and all(
+            _run(["systemctl", "is-active", "--quiet", unit]).returncode == 0 for unit in self.spec.reload_units
+        )
+
+    def _wait_for_any(self, generation: str) -> None:
+        wanted = leaf_fingerprint(self.store.chain(self.name, generation))
+        until = time.monotonic() + self.patience
+        while wanted not in self._measure().values():
+            if time.monotonic() >= until:
+                raise InstallError(f"no endpoint presents it, {self.patience:g} seconds after the change")
+            time.sleep(0.1)
 
     def _look_again(self) -> None:
         """A watch that failed because of the pair before looks again now and not in hours."""

@@ -79,7 +79,7 @@ def main(arguments: t.Sequence[str]) -> int:
     )
     rollback = commands.add_parser("rollback", help="bring the pair from before back into use, proven in the same way")
     rollback.add_argument("name")
-    rollback.add_argument("--generation", default="", help="which one, see 'list'; the one before unless given")
+    rollback.add_argument("--generation", default="", help="which one, see 'list'; the one in use before unless given")
     commands.add_parser("list", help="the pairs on this host")
     commands.add_parser("status", help="measure every certificate now; exit status 1 when one is not as it should be")
     commands.add_parser("watch", help="as status; tell each threshold and each fault once. A timer runs it")
@@ -122,7 +122,7 @@ def _install(found: Settings, name: str, chain_file: str, key_file: str, trust_f
 
 
 def _roll_back(found: Settings, name: str, generation: str) -> int:
-    outcome = Installer(found.store, _spec(found, name), found.patience).roll_back(generation)
+    outcome = Installer(found.store, _spec(found, name), found.patience).roll_back(generation, found.trust[name])
     return _tell(name, outcome.changed, outcome.generation, outcome.notes)
 
 
@@ -139,12 +139,16 @@ def _list(found: Settings) -> int:
         current = found.store.current(name)
         if not current:
             _say(6, f"{name}: not installed")
+        lineage = found.store.history(name).lineage
         for generation in found.store.generations(name):
             chain = found.store.chain(name, generation)
             if chain:
-                mark = "in use" if generation == current else "kept"
-                days = (wire.not_after(chain) - now) / 86400
-                _say(6, f"{name}: generation {generation}, {mark}, ends in {days:.1f} days, SHA-256 {leaf_fingerprint(chain)}")
+                mark = "in use" if generation == current else "kept" if generation in lineage else "rolled away from"
+                try:
+                    days = (wire.not_after(chain) - now) / 86400
+                    _say(6, f"{name}: generation {generation}, {mark}, ends in {days:.1f} days, SHA-256 {leaf_fingerprint(chain)}")
+                except ValueError as error:
+                    _say(6, f"{name}: generation {generation}, {mark}, damaged: {error}")
         if found.store.pending(name):
             _say(6, f"{name}: a change was cut off; the watch or the next installation ends it")
     return 0
@@ -168,16 +172,15 @@ def _status(found: Settings) -> int:
 def _watch(found: Settings) -> int:
     messages = []
     failed = False
-    # While a pair is being swapped, another one is presented than is installed.
-    with found.store.lock(300):
-        for spec in found.specs.values():
-            try:
-                messages += [watch.News(5, note) for note in Installer(found.store, spec, found.patience).heal()]
-            except (InstallError, StoreError, OSError) as error:
-                messages.append(watch.News(3, f"the certificate {spec.name}: {error}"))
-                failed = True
-        now = time.time()
-        seen = watch.measure(found.store, found.specs.values())
+    for spec in found.specs.values():
+        try:
+            notes = Installer(found.store, spec, found.patience, 300).heal(found.trust[spec.name])
+            messages += [watch.News(5, note) for note in notes]
+        except (InstallError, StoreError, OSError) as error:
+            messages.append(watch.News(3, f"the certificate {spec.name}: {error}"))
+            failed = True
+    now = time.time()
+    seen = watch.measure_settled(found.store, list(found.specs.values()))
     told = watch.read_state(found.state_file).get("told", {})
     news, told_now = watch.news(seen, told, found.days, found.critical_days, now)
     messages += news

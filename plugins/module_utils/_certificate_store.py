@@ -14,6 +14,8 @@ Everything of a certificate lies below C(<store>/<name>)::
     .generations/7/{fullchain,key}.pem          a pair; the higher number is the newer one
     .generations/pending                        while a pair is not proven: its number and that of the one before it
     .generations/back -> .generations/6         renamed over C(current) it brings that one back
+    .generations/history                        which pairs were in use one after the other, without those that were rolled away from;
+                                                missing while it is what the numbers tell
 
 The directory itself changes with a swap only, so it is newer than a service that has not loaded the pair. It can be mounted into a
 container, where it shows later swaps, too, and no other certificate.
@@ -69,6 +71,18 @@ class Pending(t.NamedTuple):
     previous: str
     new: str
     fresh: bool
+
+
+class History(t.NamedTuple):
+    """How the pair in use came to be that: the generations before it that were not rolled away from, and itself as the last one."""
+
+    lineage: t.List[str]
+    rolled_back: bool
+
+    @property
+    def before(self) -> str:
+        """The generation in use before the current one; empty when there is none."""
+        return self.lineage[-2] if len(self.lineage) > 1 else ""
 
 
 class Store:
@@ -185,8 +199,20 @@ class Store:
         trust = ["-no-CApath", "-no-CAstore", "-CAfile", ca_file] if ca_file else []
         for option in [_host_option(host) for host in hosts] or [[]]:
             _openssl(["verify", "-x509_strict", "-auth_level", "2", "-purpose", "sslserver", *option, *trust, "-untrusted", chain, chain])
+        self.judge_alone(name, generation)
+
+    def judge_alone(self, name: str, generation: str) -> None:
+        """Judge what can be judged without roots: that certificate and key can be read and belong together, and that it has not expired.
+
+        Raises:
+            StoreError: in the words of openssl, or of this collection.
+        """
+        directory = self._generation(name, generation)
+        chain = os.path.join(directory, CHAIN)
         if _openssl(["x509", "-in", chain, "-noout", "-pubkey"]) != _openssl(["pkey", "-in", os.path.join(directory, KEY), "-pubout"]):
             raise StoreError(f"{name}: the certificate does not belong to the key")
+        if not _openssl(["x509", "-in", chain, "-noout", "-checkend", "0"], fail=False):
+            raise StoreError(f"{name}: the certificate of generation {generation} has expired")
 
     def covers(self, name: str, generation: str, host: str) -> bool:
         """Whether the certificate of a generation is for a name or an address."""
@@ -234,17 +260,50 @@ class Store:
         """Whether the way back was prepared and not taken."""
         return os.path.lexists(self._state(name, "back"))
 
+    def history(self, name: str) -> History:
+        """How the pair in use came to be that."""
+        current, kept, change = self.current(name), self.generations(name), self.pending(name)
+        try:
+            noted = json.loads(_read(self._state(name, "history")))
+            lineage, rolled_back = [str(generation) for generation in noted["lineage"]], bool(noted["rolled_back"])
+        except (ValueError, TypeError, KeyError):
+            # Nothing is noted while what is older than the pair in use was in use before it.
+            lineage, rolled_back = _up_to(kept, change.previous if change else current), False
+        lineage = [generation for generation in lineage if generation in kept]
+        if not current or lineage[-1:] == [current]:
+            return History(lineage, rolled_back)
+        if current in lineage:
+            return History(lineage[: lineage.index(current) + 1], True)
+        return History([*lineage, current], False)
+
     def settle(self, name: str, keep: int) -> None:
-        """The pair in use is the right one: end the change, and remove all generations but C(keep) of the newest."""
+        """The pair in use is the right one: end the change, and remove all generations but C(keep).
+
+        Those that were rolled away from are removed first, then those that were in use longest ago.
+        """
         change = self.pending(name)
         current = self.current(name)
+        history = self.history(name)
         if change and change.fresh and change.new != current:
             shutil.rmtree(self._generation(name, change.new), ignore_errors=True)
         for state in ("pending", "back", "next"):
             _unlink(self._state(name, state))
         others = [generation for generation in self.generations(name) if generation != current]
+        others.sort(key=lambda generation: history.lineage.index(generation) if generation in history.lineage else -1)
         for generation in others[: max(0, len(others) + 1 - keep)]:
             shutil.rmtree(self._generation(name, generation))
+        self._note(name, history)
+
+    def _note(self, name: str, history: History) -> None:
+        kept = self.generations(name)
+        lineage = [generation for generation in history.lineage if generation in kept]
+        text = json.dumps({"lineage": lineage, "rolled_back": history.rolled_back})
+        if lineage == _up_to(kept, self.current(name)) and not history.rolled_back:
+            _unlink(self._state(name, "history"))
+        elif text != _read(self._state(name, "history")):
+            # With a full disk it is found again from what was noted before and what is in use.
+            with contextlib.suppress(OSError):
+                _write(self._state(name, "history"), text, 0o644)
 
     @contextlib.contextmanager
     def lock(self, patience: float) -> t.Iterator[None]:
@@ -354,6 +413,10 @@ def _directory(path: str) -> None:
     if not os.path.isdir(path):
         os.makedirs(path)
         os.chmod(path, 0o755)
+
+
+def _up_to(generations: t.Iterable[str], newest: str) -> t.List[str]:
+    return [generation for generation in generations if int(generation) <= int(newest or 0)]
 
 
 def _unlink(path: str) -> None:

@@ -20,9 +20,11 @@ import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _certificate_wire as wire
 from ansible_collections.civitas.hosting.plugins.module_utils._certificate_install import Endpoint, Spec, leaf_fingerprint
-from ansible_collections.civitas.hosting.plugins.module_utils._certificate_store import Store
+from ansible_collections.civitas.hosting.plugins.module_utils._certificate_store import Store, StoreError
 
 DAY = 86400.0
+# The sources that renew their certificates by themselves.
+RENEWING = ("acme", "internal")
 
 
 class Seen(t.NamedTuple):
@@ -36,6 +38,7 @@ class Seen(t.NamedTuple):
         life: how many days the leaf lives in all.
         fault: why it is not what it should be, in a sentence without the place; empty when all is well.
         trouble: V(unreachable), V(mismatch) or V(missing), by which a fault is recognized the next time; empty.
+        renews: whether it is renewed without people.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Seen(t.NamedTuple):
     life: float
     fault: str
     trouble: str
+    renews: bool = False
 
     @property
     def key(self) -> str:
@@ -55,10 +59,10 @@ class Seen(t.NamedTuple):
 
     def due(self, days: float) -> bool:
         """Whether a threshold is worth telling: what renews by itself does so when a third of the life is left, and needs no warning."""
-        return days < self.life / 3
+        return not self.renews or days < self.life / 3
 
     def is_critical(self, critical: float, now: float) -> bool:
-        return bool(self.ends) and self.days_left(now) <= min(critical, self.life / 3)
+        return bool(self.ends) and self.days_left(now) <= (min(critical, self.life / 3) if self.renews else critical)
 
 
 class News(t.NamedTuple):
@@ -70,8 +74,9 @@ class News(t.NamedTuple):
 
 def measure(store: Store, specs: t.Iterable[Spec], patience: float = 10, attempts: int = 2) -> t.List[Seen]:
     """Look at every endpoint of every certificate, and at the file of one that has none."""
-    seen = []
+    seen: t.List[Seen] = []
     for spec in specs:
+        first = len(seen)
         installed = store.chain(spec.name, store.current(spec.name))
         if not installed:
             seen.append(Seen(spec.name, "file", "", 0.0, 0.0, "is not installed", "missing"))
@@ -79,7 +84,21 @@ def measure(store: Store, specs: t.Iterable[Spec], patience: float = 10, attempt
             seen.append(Seen(spec.name, "file", leaf_fingerprint(installed), *_life(installed), "", ""))
         else:
             seen.extend(_look(spec.name, endpoint, leaf_fingerprint(installed), patience, attempts) for endpoint in spec.endpoints)
+        seen[first:] = [item._replace(renews=spec.source in RENEWING) for item in seen[first:]]
     return seen
+
+
+def measure_settled(store: Store, specs: t.Sequence[Spec], patience: float = 10, attempts: int = 2) -> t.List[Seen]:
+    """As C(measure), but who is in the middle of a change is measured again after it. Nobody else waits for a measurement."""
+    seen = measure(store, specs, patience, attempts)
+    doubtful = {item.key for item in seen if item.trouble == "mismatch"}
+    narrowed = [spec._replace(endpoints=[one for one in spec.endpoints if f"{spec.name} {one}" in doubtful]) for spec in specs]
+    again: t.Dict[str, Seen] = {}
+    if doubtful:
+        # Whoever has the lock for so long is in trouble, too: what was seen stands.
+        with contextlib.suppress(StoreError), store.lock(300):
+            again = {item.key: item for item in measure(store, [spec for spec in narrowed if spec.endpoints], patience, attempts)}
+    return [again.get(item.key, item) for item in seen]
 
 
 def _look(name: str, endpoint: Endpoint, installed: str, patience: float, attempts: int) -> Seen:

@@ -105,7 +105,7 @@ class World:
         assert self.presented() == wanted[0]
         assert self.store.key_is("edge", wanted[1])
         inner = os.listdir(Path(self.store.path, "edge", ".generations"))
-        assert all(entry.isdigit() for entry in inner), inner
+        assert all(entry.isdigit() or entry == "history" for entry in inner), inner
 
 
 @pytest.fixture(name="world")
@@ -279,6 +279,44 @@ def test_killed_after_the_swap_with_a_pair_that_nobody_loads(world: World) -> No
     world.is_settled(THIRD)
 
 
+@pytest.mark.parametrize(("file", "text"), [("key.pem", THIRD[1]), ("fullchain.pem", "rubbish"), ("fullchain.pem", "")])
+def test_a_pair_that_was_damaged_after_the_swap_is_taken_back(world: World, file: str, text: str) -> None:
+    killed(world, "swap", True)
+    Path(world.store.path, "edge", ".generations", "2", file).write_text(text)
+    with pytest.raises(InstallError, match="taken back"):
+        world.installer().heal()
+    world.is_settled(FIRST)
+
+
+def test_a_pair_whose_user_refuses_it_after_the_swap_is_taken_back(world: World) -> None:
+    killed(world, "swap", True)
+    with pytest.raises(InstallError, match="taken back"):
+        world.installer(world.spec(verify=[f"cmp {world.store.path}/edge/key.pem {world.store.path}/edge/.generations/1/key.pem"])).heal()
+    world.is_settled(FIRST)
+
+
+def test_a_pair_that_nobody_presents_is_not_proven(world: World) -> None:
+    killed(world, "swap", True)
+    nobody = world.spec(endpoints=[Endpoint("127.0.0.1", 1, "records.test", "")])
+    for _attempt in range(2):
+        assert "not proven yet, as nobody answers at 127.0.0.1:1" in world.installer(nobody).heal()[0]
+        assert world.store.pending("edge")
+    assert "proven now" in world.installer().heal()[0]
+    world.is_settled(SECOND)
+
+
+def test_an_unproven_pair_is_in_nobodys_way(world: World) -> None:
+    nobody = world.spec(endpoints=[Endpoint("127.0.0.1", 1, "records.test", "")])
+    killed(world, "swap", True)
+    # It is what a rollback is to take away, and nothing more.
+    outcome = world.installer(nobody).roll_back()
+    assert (outcome.changed, outcome.generation) == (True, "1")
+    killed(world, "swap", True)
+    assert world.install(*THIRD, spec=nobody).changed
+    assert world.store.history("edge").before == "1"
+    assert world.store.pending("edge") is None
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_on_the_way_back(world: World, after: bool) -> None:
     world.server.deaf = True
@@ -345,11 +383,89 @@ def test_roll_back_and_forth(world: World) -> None:
     world.install(*SECOND)
     assert world.installer().roll_back().generation == "1"
     world.is_settled(FIRST)
-    with pytest.raises(InstallError, match="no earlier pair; kept are 1, 2"):
-        world.installer().roll_back()
+    # Again, as for another host: nothing further.
+    again = world.installer().roll_back()
+    assert (again.changed, again.generation) == (False, "1")
+    assert "generation 1 is in use already since a rollback" in again.notes[0]
     assert world.installer().roll_back("2").changed
     world.is_settled(SECOND)
     assert not world.installer().roll_back("2").changed
+    assert world.installer().roll_back().generation == "1"
+
+
+def test_the_first_pair_has_none_before_it(world: World) -> None:
+    with pytest.raises(InstallError, match="no earlier pair; kept are 1"):
+        world.installer().roll_back()
+
+
+def test_a_pair_that_was_rolled_away_from_is_never_chosen(world: World) -> None:
+    world.install(*SECOND)
+    world.installer().roll_back()
+    assert world.install(*THIRD).generation == "3"
+    assert world.installer().roll_back().generation == "1"
+    world.is_settled(FIRST)
+    assert not world.installer().roll_back().changed
+    world.is_settled(FIRST)
+
+
+def test_what_was_rolled_away_from_is_removed_first(world: World) -> None:
+    world.install(*SECOND)
+    world.installer().roll_back()
+    world.install(*THIRD)
+    world.install(*SECOND)
+    assert world.store.generations("edge") == ["1", "3", "4"]
+    assert world.installer().roll_back().generation == "3"
+    world.is_settled(THIRD)
+
+
+def test_a_roll_back_that_failed_can_be_run_again(world: World) -> None:
+    world.install(*SECOND)
+    world.install(*THIRD)
+    world.server.deaf = True
+    with pytest.raises(InstallError, match="taken back"):
+        world.installer().roll_back()
+    world.server.deaf = False
+    assert world.installer().roll_back().generation == "2"
+    world.is_settled(SECOND)
+
+
+def test_without_a_note_the_numbers_tell(world: World) -> None:
+    world.install(*SECOND)
+    world.installer().roll_back()
+    note = Path(world.store.path, "edge", ".generations", "history")
+    assert note.exists()
+    note.write_text("rubbish")
+    assert world.store.history("edge") == (["1"], False)
+    with pytest.raises(InstallError, match="no earlier pair"):
+        world.installer().roll_back()
+
+
+@pytest.mark.parametrize(("file", "text"), [("key.pem", THIRD[1]), ("fullchain.pem", "rubbish")])
+def test_there_is_no_way_back_to_a_damaged_pair(world: World, file: str, text: str) -> None:
+    world.install(*SECOND)
+    Path(world.store.path, "edge", ".generations", "1", file).write_text(text)
+    with pytest.raises(InstallError, match="generation 1 would not be accepted"):
+        world.installer().roll_back()
+    world.is_settled(SECOND)
+
+
+def test_there_is_no_way_back_to_a_pair_that_does_not_verify(world: World, tmp_path: Path) -> None:
+    world.install(*SECOND)
+    (tmp_path / "other.pem").write_text(issue("Other root", ca=True).pem)
+    with pytest.raises(InstallError, match="openssl verify"):
+        world.installer().roll_back("", str(tmp_path / "other.pem"))
+    world.is_settled(SECOND)
+    assert world.installer().roll_back("", str(world.root)).changed
+
+
+def test_a_pair_rolled_back_to_has_to_be_seen_somewhere(world: World) -> None:
+    world.install(*SECOND)
+    nowhere = world.spec(endpoints=[Endpoint("127.0.0.1", 1, "records.test", "")])
+    with pytest.raises(InstallError, match=r"taken back: no endpoint presents it"):
+        world.installer(nowhere).roll_back()
+    world.is_settled(SECOND)
+    # Where its service does not run it cannot be.
+    assert world.installer(nowhere._replace(reload_units=["no-such-unit.service"])).roll_back().changed
 
 
 def test_a_roll_back_is_proven_too(world: World) -> None:
@@ -365,7 +481,8 @@ def test_a_roll_back_is_proven_too(world: World) -> None:
 def test_there_is_no_way_back_to_an_expired_pair(world: World) -> None:
     world.install(*SECOND)
     old = pair(start=NOW - 9 * DAY, end=NOW - 2 * DAY)
-    Path(world.store.path, "edge", ".generations", "1", "fullchain.pem").write_text(old[0])
+    for file, text in zip(("fullchain.pem", "key.pem"), old, strict=True):
+        Path(world.store.path, "edge", ".generations", "1", file).write_text(text)
     with pytest.raises(InstallError, match="expired"):
         world.installer().roll_back()
     world.is_settled(SECOND)

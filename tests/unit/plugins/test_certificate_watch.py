@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _certificate_watch as watch
+from ansible_collections.civitas.hosting.plugins.module_utils._certificate_install import leaf_fingerprint
 from ansible_collections.civitas.hosting.plugins.module_utils._certificate_program import main
-from ansible_collections.civitas.hosting.plugins.module_utils._certificate_store import Store
+from ansible_collections.civitas.hosting.plugins.module_utils._certificate_store import Store, StoreError
 from ansible_collections.civitas.hosting.plugins.module_utils._certificate_watch import Seen
 
 from tests.unit.pki import DAY, NOW, issue
@@ -24,9 +25,9 @@ DAYS = [30, 14, 7, 1]
 TODAY = 1_800_000_000.0
 
 
-def seen(left: float, life: float = 365, fingerprint: str = "aa", trouble: str = "") -> Seen:
+def seen(left: float, life: float = 365, fingerprint: str = "aa", trouble: str = "", renews: bool = False) -> Seen:
     ends = TODAY + left * watch.DAY if fingerprint else 0.0
-    return Seen("edge", "127.0.0.1:443", fingerprint, ends, life, f"is in trouble ({trouble})" if trouble else "", trouble)
+    return Seen("edge", "127.0.0.1:443", fingerprint, ends, life, f"is in trouble ({trouble})" if trouble else "", trouble, renews)
 
 
 def tell(items: list[Seen]) -> list[list[tuple[int, str]]]:
@@ -60,10 +61,16 @@ def test_a_renewed_certificate_begins_anew() -> None:
 
 
 def test_what_renews_itself_is_not_told_before_it_should_have() -> None:
-    assert numbers([seen(left, life=90) for left in (30, 29, 15, 14, 7)]) == [[], [], [], [4], [3]]
-    assert numbers([seen(left, life=6) for left in (5, 3, 1.5, 1)]) == [[], [], [], [3]]
-    assert watch.problems([seen(5, life=6)], 7, TODAY) == []
-    assert watch.problems([seen(1.9, life=6)], 7, TODAY) != []
+    assert numbers([seen(left, life=90, renews=True) for left in (30, 29, 15, 14, 7)]) == [[], [], [], [4], [3]]
+    assert numbers([seen(left, life=6, renews=True) for left in (5, 3, 1.5, 1)]) == [[], [], [], [3]]
+    assert watch.problems([seen(5, life=6, renews=True)], 7, TODAY) == []
+    assert watch.problems([seen(1.9, life=6, renews=True)], 7, TODAY) != []
+
+
+def test_what_people_deliver_is_told_whatever_its_life() -> None:
+    assert numbers([seen(left, life=90) for left in (31, 30, 29, 15, 14, 7, 1)]) == [[], [4], [], [], [4], [3], [3]]
+    assert numbers([seen(left, life=6) for left in (5, 3, 1)]) == [[3], [], [3]]
+    assert watch.problems([seen(5, life=6)], 7, TODAY) != []
 
 
 def test_a_fault_is_told_once_and_so_is_its_end() -> None:
@@ -162,7 +169,29 @@ def test_install_list_and_roll_back(host: Host, capsys: pytest.CaptureFixture[st
         "edge: generation 2, in use, ends in 200.5 days",
     ]
     assert host.program("rollback", "edge") == 0
-    assert Store(host.document["store"]).current("edge") == "1"
+    store = Store(host.document["store"])
+    assert store.current("edge") == "1"
+    capsys.readouterr()
+    # What the playbook reads when it is run again.
+    assert host.program("rollback", "edge") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "edge: generation 1 is in use already since a rollback; name another one with --generation",
+        "edge: generation 1 is in use already; nothing changed",
+    ]
+    Path(store.path, "edge", ".generations", "1", "fullchain.pem").write_text("rubbish")
+    assert host.program("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("edge: generation 1, in use, damaged: ")
+    assert lines[1].startswith("edge: generation 2, rolled away from, ends in 200.5 days")
+
+
+def test_a_roll_back_is_judged_by_the_declared_roots(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.install(100)
+    host.install(200)
+    (host.path / "root.pem").write_text(issue("Other root", ca=True).pem)
+    assert host.program("rollback", "edge") == 1
+    assert "generation 1 would not be accepted" in capsys.readouterr().err
+    assert Store(host.document["store"]).current("edge") == "2"
 
 
 def test_what_is_wrong_is_said_and_is_a_failure(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,3 +265,54 @@ def test_the_watch_ends_what_was_cut_off(host: Host) -> None:
     assert host.program("watch") == 0
     assert store.pending("edge") is None
     assert ["cut off before it changed anything" in line for line in host.alerts()] == [True]
+
+
+@pytest.mark.parametrize(("source", "alerts"), [("delivered", 1), ("acme", 0), ("internal", 0)])
+def test_the_source_says_whether_it_renews_itself(host: Host, source: str, alerts: int) -> None:
+    host.document["certificates"][0]["source"] = source
+    host.configure()
+    # A third of 90 days: not yet due for what renews itself.
+    leaf = issue("records.test", ROOT, names=["records.test"], start=NOW - 60.5 * DAY, end=NOW + 29.5 * DAY)
+    (host.path / "chain.pem").write_text(leaf.pem)
+    (host.path / "key.pem").write_text(leaf.key_pem())
+    assert host.program("install", "edge", "--chain", str(host.path / "chain.pem"), "--key", str(host.path / "key.pem")) == 0
+    assert host.program("watch") == 0
+    assert len(host.alerts()) == alerts
+
+
+def test_nobody_waits_while_the_watch_measures(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.install(100)
+    real = watch.measure
+
+    def measure(*arguments: Any) -> list[Seen]:
+        with Store(host.document["store"]).lock(0):
+            return real(*arguments)
+
+    monkeypatch.setattr(watch, "measure", measure)
+    assert host.program("watch") == 0
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_swap_under_way_is_no_fault(host: Host, ended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.install(100)
+    host.document["certificates"][0]["endpoints"] = [{"host": "127.0.0.1", "port": port} for port in (1, 2)]
+    host.configure()
+    store = Store(host.document["store"])
+    installed = leaf_fingerprint(store.chain("edge", "1"))
+    looks: list[tuple[str, bool]] = []
+
+    def look(name: str, endpoint: Any, *_rest: Any) -> Seen:
+        try:
+            with Store(host.document["store"]).lock(0):
+                locked = False
+        except StoreError:
+            locked = True
+        looks.append((str(endpoint), locked))
+        swapping = str(endpoint) == "127.0.0.1:2" and not (locked and ended)
+        ends = time.time() + 100 * watch.DAY
+        return Seen(name, str(endpoint), installed, ends, 400, "presents another" if swapping else "", "mismatch" if swapping else "")
+
+    monkeypatch.setattr(watch, "_look", look)
+    assert host.program("watch") == (0 if ended else 1)
+    assert looks == [("127.0.0.1:1", False), ("127.0.0.1:2", False), ("127.0.0.1:2", True)]
+    assert len(host.alerts()) == (0 if ended else 1)
