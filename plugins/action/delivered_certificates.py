@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import typing as t
 
 from ansible.errors import AnsibleActionFail
@@ -96,9 +97,9 @@ class ActionModule(ActionBase):
             unread = []
             for path in item["files"]:
                 try:
-                    files.append((os.path.basename(path), self._read(path)))
-                except OSError as error:
-                    unread.append(f"{name}: {error.filename}: {error.strerror}; put the file there, or correct files")
+                    files.append((os.path.basename(path), self._read(path, "files")))
+                except delivery.DeliveryError as error:
+                    unread.append(f"{name}: {error}")
             problems += unread
             if unread:
                 continue
@@ -110,7 +111,7 @@ class ActionModule(ActionBase):
                     passphrase=item.get("passphrase") or None,
                     fetch=delivery.fetch if item.get("fetch_missing") else None,
                 )
-            except delivery.DeliveryError as error:
+            except (delivery.DeliveryError, ValueError) as error:
                 problems.append(f"{name}: {error}")
                 continue
             problems += [f"{name}: {found.code}: {found.message} {found.remedy}" for found in intakes[name].problems]
@@ -121,7 +122,8 @@ class ActionModule(ActionBase):
     def _refuse_old(self, certificates: t.Sequence[t.Dict[str, t.Any]], intakes: t.Mapping[str, delivery.Intake]) -> None:
         wanted = {item["name"]: int(item.get("minimum_days") or 0) for item in certificates}
         problems = [
-            f"{name}: it is valid for {intake.info['days_left']} more days, wanted are {wanted[name]}; ask the issuer for a renewed one"
+            f"{name}: policy_days_left: it is valid for {intake.info['days_left']} more days, wanted are {wanted[name]}; "
+            "ask the issuer for a renewed one"
             for name, intake in intakes.items()
             if intake.info["days_left"] < wanted[name]
         ]
@@ -132,16 +134,22 @@ class ActionModule(ActionBase):
         path = item.get("trust_file")
         if not path:
             return delivery.system_trust()
-        try:
-            return self._read(path).decode("utf-8", "replace")
-        except OSError as error:
-            raise delivery.DeliveryError(f"the trust file {error.filename}: {error.strerror}") from error
+        return self._read(path, "trust_file").decode("utf-8", "replace")
 
-    def _read(self, path: str) -> bytes:
+    def _read(self, path: str, option: str) -> bytes:
         absolute = os.path.join(str(self._variables.get("inventory_dir") or "."), os.path.expanduser(path))
-        with open(absolute, "rb") as file:
-            # One byte more than is taken, so that a larger file is seen as such and not as a damaged one.
-            return file.read(MAXIMUM_SIZE + 1)
+        remedy = f"put the file there, or write in {option} where it is; paths begin at the inventory's folder"
+        try:
+            # Opening a pipe would wait for somebody to write into it.
+            if not stat.S_ISREG(os.stat(absolute).st_mode):
+                raise delivery.DeliveryError(f"{absolute} is not a file; {remedy}")
+            with open(absolute, "rb") as file:
+                # One byte more than is taken, so that a larger file is seen as such and not as a damaged one.
+                return file.read(MAXIMUM_SIZE + 1)
+        except FileNotFoundError as error:
+            raise delivery.DeliveryError(f"{absolute}: {error.strerror}; {remedy}") from error
+        except OSError as error:
+            raise delivery.DeliveryError(f"{absolute}: {error.strerror}; run chmod u+r {absolute} as its owner") from error
 
     def _module(self, arguments: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
         return t.cast(

@@ -25,6 +25,8 @@ import typing as t
 STARTTLS = ("", "smtp", "postgres")
 
 _BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
+# How OpenSSL names what the other side said in TLS: "tlsv1 alert internal error", "ssl/tls alert handshake failure".
+_ALERT = re.compile(r"(ssl/tls|sslv3|tlsv1|tlsv13) (alert|unrecognized|unsupported|bad|certificate|unknown) ")
 
 
 class Wire(t.NamedTuple):
@@ -98,8 +100,14 @@ def fetch(host: str, port: int, server_name: str = "", starttls: str = "", timeo
     shown = done.stdout.decode("ascii", "replace")
     if not _BLOCK.search(shown):
         _try_to_connect(host, port, where, min(timeout, 3))
-        how = f"refuses TLS, asked for it in the way of {starttls}" if starttls else "answers, but not with TLS"
-        raise WireError("no_tls", f"{where}: the server {how} ({_reason(done.stderr)})")
+        reason = _reason(done.stderr)
+        if "unrecognized name" in reason:
+            how = f"refuses the TLS connection, because it has no site of the name {name}"
+        elif _ALERT.match(reason):
+            how = "refuses the TLS connection"
+        else:
+            how = f"refuses TLS, asked for it in the way of {starttls}" if starttls else "answers, but not with TLS"
+        raise WireError("no_tls", f"{where}: the server {how} ({reason})")
     protocol = re.search(r"^ *Protocol *: (TLS\S+|SSL\S+)", shown, re.MULTILINE)
     session = re.search(r"^(?:New|Reused), (TLS\S+|SSL\S+), Cipher is (\S+)", shown, re.MULTILINE)
     verified = re.search(r"^Verification(: OK| error: (.*))", shown, re.MULTILINE)

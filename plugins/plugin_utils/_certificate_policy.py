@@ -65,6 +65,7 @@ def check_certificate_policy(
     names: t.Sequence[str] = (),
     at: t.Optional[datetime.datetime] = None,
     private: bool = False,
+    internal: bool = False,
 ) -> t.List[Problem]:
     """What the environment and the product have against a certificate that is handed in.
 
@@ -76,11 +77,13 @@ def check_certificate_policy(
         names: further names of the site.
         at: the time it is judged at, aware of its time zone; now unless given.
         private: it ends at a root that the site names itself and browsers do not know.
+        internal: it ends at the root of the installation's own CA, whatever way it came.
     """
+    issuer = "internal" if internal else "lets_encrypt" if _by_lets_encrypt(info) else "other"
     found = _vendor(info, [domain, *names])
     wanted = f"*.{domain}" if _policy.product_of(product).wildcard else ""
     found += _wildcard_needed(info, wanted, domain)
-    found += _refusal(policy, _policy.check_public_certificate(policy, "lets_encrypt" if _by_lets_encrypt(info) else "other"), _title(info))
+    found += _refusal(policy, _policy.check_public_certificate(policy, issuer), _title(info))
     others = [name for name in _wildcards(info) if name != wanted]
     if others and _policy.check_public_certificate(policy, "other", wildcard=True):
         found.append(problem("policy_wildcard", f"It holds {_few(others)}, and '{policy.kind}' takes no wildcard.", _title(info)))

@@ -13,9 +13,10 @@ import datetime
 import os
 import stat
 import typing as t
+import warnings
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _policy
-from ansible_collections.civitas.hosting.plugins.plugin_utils import _certificate_delivery, _certificate_policy
+from ansible_collections.civitas.hosting.plugins.plugin_utils import _certificate_chain, _certificate_delivery, _certificate_policy
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_files import MAXIMUM_SIZE
 from ansible_collections.civitas.hosting.plugins.plugin_utils._certificate_problems import Problem
 
@@ -37,6 +38,8 @@ class Settings(t.NamedTuple):
     source: str = "internal"
     files: t.Sequence[str] = ()
     trust_file: str = ""
+    # Where the certificate of the internal CA's root lies; it need not be there.
+    internal_ca_file: str = ""
     passphrase: t.Optional[str] = None
     fetch_missing: bool = False
     acme_directory: str = ""
@@ -94,8 +97,10 @@ def _judge_delivery(settings: Settings, at: datetime.datetime, judgement: Judgem
     judgement.advice.extend(intake.notes)
     problems = list(intake.problems)
     if intake.info:
-        private = bool(settings.trust_file)
-        asked = (settings.policy, settings.application, intake.info, settings.domain, settings.aliases, at, private)
+        roots = _roots(intake.info, trust, at)
+        private = bool(settings.trust_file) and not roots & _known_roots()
+        internal = bool(roots & _internal_roots(settings.internal_ca_file))
+        asked = (settings.policy, settings.application, intake.info, settings.domain, settings.aliases, at, private, internal)
         stand, waived = _certificate_policy.waive(_certificate_policy.check_certificate_policy(*asked), settings.waivers)
         # Whether it is handed in now or serves already, only the host knows. A site must not become unmanageable when its certificate
         # grows old, so the installer refuses this and the validation tells it.
@@ -106,6 +111,32 @@ def _judge_delivery(settings: Settings, at: datetime.datetime, judgement: Judgem
         judgement.waived.extend(_rules(waived))
         judgement.advice.extend(_certificate_policy.certificate_advice(settings.application, intake.info, settings.domain, private))
     judgement.findings.extend(_finding(FILES, found, at) for found in problems)
+
+
+def _roots(info: t.Mapping[str, t.Any], trust: str, at: datetime.datetime) -> t.Set[t.Any]:
+    """The roots that the chain may end at: those of C(trust) with the name of its last issuer."""
+    issuer = (info.get("chain") or [info])[-1]["issuer"]
+    with warnings.catch_warnings():
+        # Distributions list roots with oddities that are not ours to judge.
+        warnings.simplefilter("ignore")
+        return {root for root in _certificate_delivery.roots_of(trust) if _certificate_chain.describe(root, at)["subject"] == issuer}
+
+
+def _known_roots() -> t.Set[t.Any]:
+    """The roots that this machine trusts, as browsers do; none when it has no bundle."""
+    try:
+        return set(_certificate_delivery.roots_of(_certificate_delivery.system_trust()))
+    except _certificate_delivery.DeliveryError:
+        return set()
+
+
+def _internal_roots(path: str) -> t.Set[t.Any]:
+    """The root of the internal CA; none when it has not been made yet."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return set(_certificate_delivery.roots_of(file.read(MAXIMUM_SIZE)))
+    except (OSError, _certificate_delivery.DeliveryError):
+        return set()
 
 
 def _read(paths: t.Sequence[str], variable: str) -> t.Tuple[t.List[t.Tuple[str, bytes]], t.List[Finding]]:

@@ -136,6 +136,24 @@ def test_a_server_that_does_not_speak_tls(made: ssl.SSLContext) -> None:
         assert error.value.kind == "no_tls"
 
 
+@pytest.mark.parametrize(
+    ("alert", "words"),
+    [
+        (
+            ssl.AlertDescription.ALERT_DESCRIPTION_UNRECOGNIZED_NAME,
+            r"refuses the TLS connection, because it has no site of the name www\.example\.org \(.*unrecognized name\)",
+        ),
+        (ssl.AlertDescription.ALERT_DESCRIPTION_INTERNAL_ERROR, r"the server refuses the TLS connection \(.*internal error\)"),
+        (ssl.AlertDescription.ALERT_DESCRIPTION_HANDSHAKE_FAILURE, r"the server refuses the TLS connection \(.*handshake failure\)"),
+    ],
+)
+def test_a_refusal_in_tls_is_none_of_tls(made: ssl.SSLContext, alert: ssl.AlertDescription, words: str) -> None:
+    made.sni_callback = lambda *_arguments: alert
+    with tls_servers.answering(tls_servers.tls(made)) as port, pytest.raises(WireError, match=words) as error:
+        fetch("127.0.0.1", port, "www.example.org")
+    assert error.value.kind == "no_tls"
+
+
 @pytest.mark.parametrize("starttls", ["", "smtp", "postgres"])
 def test_a_silent_server_ends_within_the_time_limit(starttls: str) -> None:
     ended = threading.Event()

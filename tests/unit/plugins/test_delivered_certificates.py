@@ -167,9 +167,31 @@ def test_all_problems_of_all_deliveries_are_told_at_once_and_nothing_is_sent(sit
     assert not hasattr(site.action, "sent")
 
 
+def test_a_host_that_is_no_name_is_told_with_the_other_problems(site: Site) -> None:
+    site.deliver("other.test")
+    with pytest.raises(AnsibleActionFail) as refused:
+        site.run(site.item(name="first", hosts=["a b"]), site.item())
+    for part in ("Nothing was changed. first: ", "a b", "edge: name_mismatch: "):
+        assert part in str(refused.value)
+
+
+def test_what_is_no_file_is_refused_and_a_missing_one_says_what_to_write(site: Site) -> None:
+    site.deliver()
+    os.mkfifo(site.path / "pipe")
+    with pytest.raises(AnsibleActionFail) as refused:
+        site.run(
+            site.item(files=["pipe", "none.pem"]), site.item(name="second", trust_file="pipe"), site.item(name="third", files=["/dev/zero"])
+        )
+    what = "put the file there, or write in files where it is; paths begin at the inventory's folder"
+    for part in (f"edge: {site.path}/pipe is not a file; {what}", f"none.pem: No such file or directory; {what}"):
+        assert part in str(refused.value)
+    for part in (f"second: {site.path}/pipe is not a file; ", "third: /dev/zero is not a file; "):
+        assert part in str(refused.value)
+
+
 def test_too_few_days_refuse_a_new_certificate_but_not_the_one_in_use(site: Site) -> None:
     site.deliver(end=NOW + 10 * DAY + datetime.timedelta(hours=1))
-    with pytest.raises(AnsibleActionFail, match="edge: it is valid for 10 more days, wanted are 20"):
+    with pytest.raises(AnsibleActionFail, match="edge: policy_days_left: it is valid for 10 more days, wanted are 20"):
         site.run(site.item(minimum_days=20))
     site.run()
     assert site.run(site.item(minimum_days=20))[1]["changed"] is False

@@ -179,3 +179,33 @@ def test_a_controller_that_cannot_judge(folder, monkeypatch):
     monkeypatch.setattr(_site_certificate._certificate_delivery, "MISSING", "No module named 'cryptography'")
     ((variable, problem, remedy),) = judge(folder.settings([])).findings
     assert variable == "civitas_certificate_source" and "No module named" in problem and "cryptography, 45 or newer" in remedy
+
+
+@pytest.mark.parametrize(("known", "limit"), [(True, "398"), (False, "825")])
+def test_a_trust_file_loosens_nothing_for_a_root_that_browsers_know(folder, monkeypatch, known, limit):
+    other = pki.issue("Other Root", ca=True)
+    monkeypatch.setattr(_site_certificate._certificate_delivery, "system_trust", lambda: PKI.root.pem if known else other.pem)
+    leaf = pki.issue(NAMES[0], PKI.intermediate, names=NAMES, start=pki.NOW - pki.DAY, end=pki.NOW + 500 * pki.DAY)
+    files = folder.put(chain=leaf.pem + PKI.intermediate.pem, key=leaf.key_pem(), trust=other.pem + PKI.root.pem)
+    judgement = judge(folder.settings(files[:2], trust_file=files[2]))
+    assert [problem.split(":")[0] for _variable, problem, _remedy in judgement.findings] == (["policy_lifetime"] if known else [])
+    assert any("an authority that browsers know may give" in sentence for sentence in judgement.advice) is known
+    assert not known or limit in judgement.findings[0][1]
+
+
+def test_the_internal_ca_does_not_become_another_one_by_being_handed_in(folder):
+    files = folder.put(chain=PKI.chain_pem, key=PKI.leaf.key_pem(), ca=PKI.root.pem, damaged="none")
+    settings = folder.settings(files[:2], internal_ca_file=files[2])
+    ((_variable, problem, _remedy),) = judge(settings).findings
+    assert problem.startswith("policy_internal_ca: ")
+    assert judge(settings._replace(policy=_policy.POLICIES["qa"])).findings == []
+    for path in ("", "/no/such/file", files[3]):
+        assert judge(settings._replace(internal_ca_file=path)).findings == []
+
+
+def test_an_expired_delivery_stops_the_run_and_the_internal_ca_with_a_waiver_does_not(folder):
+    leaf = pki.issue(NAMES[0], PKI.intermediate, names=NAMES, start=pki.NOW - 90 * pki.DAY, end=pki.NOW - pki.DAY)
+    files = folder.put(chain=leaf.pem + PKI.intermediate.pem, key=leaf.key_pem())
+    assert judge(folder.settings(files)).findings[0][1].startswith("expired: ")
+    waivers = [_policy.Waiver("internal_ca", "The certificate has ended.", datetime.date.today())]
+    assert judge(folder.settings([], source="internal", trust_file="", waivers=waivers)) == ([], [], ["internal_ca"])
