@@ -99,7 +99,9 @@ class ActionModule(ActionBase):
 
         hosts = [target.host.name for target in targets]
         problems = _site_rules.merge(self._problems, hosts)
-        result.update(changed=False, problems=[problem._asdict() for problem in problems], generated_secrets=generated, notes=notes)
+        result.update(
+            changed=bool(generated), problems=[problem._asdict() for problem in problems], generated_secrets=generated, notes=notes
+        )
         for note in notes:
             self._display.warning(note)
         if problems:
@@ -429,6 +431,7 @@ class ActionModule(ActionBase):
             source=values.get("civitas_certificate_source", "internal"),
             files=[self._beside_inventory(target, path) for path in values.get("civitas_certificate_files", [])],
             trust_file=self._beside_inventory(target, values.get("civitas_certificate_trust_file", "")),
+            internal_ca_file=self._beside_inventory(target, values.get("civitas_ca_file", "ca.pem")),
             passphrase=passphrase,
             fetch_missing=values.get("civitas_certificate_fetch_missing", False),
             acme_directory=values.get("civitas_acme_directory", ""),

@@ -170,7 +170,7 @@ class Run:
         self.returncode = process.returncode
         self.output = process.stdout + process.stderr
         self.result: dict = {}
-        for start in ("FAILED! => {", "ok: [server] => {"):
+        for start in ("FAILED! => {", "ok: [server] => {", "changed: [server] => {"):
             if start in process.stdout:
                 text = process.stdout.split(start, 1)[1]
                 self.result = json.JSONDecoder().raw_decode("{" + text)[0]
@@ -253,6 +253,7 @@ def test_secrets_are_generated_once_and_never_shown(site):
     first = site.validate("-vvv", "--diff")
     assert first.returncode == 0, first.output
     assert first.result["generated_secrets"] == ["app_demo_password"]
+    assert first.result["changed"] is True
     secrets = site.read_secrets()
     assert secrets["app_demo_key"] == CANARY
     assert len(secrets["app_demo_password"]) == 32
@@ -260,6 +261,7 @@ def test_secrets_are_generated_once_and_never_shown(site):
     second = site.validate("-vvv", "--diff")
     assert second.returncode == 0
     assert second.result["generated_secrets"] == []
+    assert second.result["changed"] is False
     assert site.secrets.read_bytes() == before
     for value in secrets.values():
         assert value not in first.output + second.output
