@@ -247,11 +247,11 @@ def lint() -> str:
 # --- unit
 
 
-def _pytest(name: str, folder: str) -> str:
+def _pytest(name: str, folder: str, *options: str) -> str:
     log = LOGS / f"{name}.log"
     if not any((ROOT / folder).rglob("test_*.py")):
         raise Skip(f"there is nothing in {folder}")
-    status = execute([sys.executable, "-m", "pytest", "-q", folder], log)
+    status = execute([sys.executable, "-m", "pytest", "-q", *options, folder], log)
     lines = log.read_text(errors="replace").rstrip().splitlines()
     if status != 0:
         print(tail(log), flush=True)
@@ -482,7 +482,8 @@ def run_scenarios(names: Sequence[str], distros: Sequence[str]) -> list[Result]:
 
 PARTS: dict[str, Callable[[], str]] = {
     "lint": lint,
-    "unit": functools.partial(_pytest, "unit", "tests/unit"),
+    # A file's tests share their keys and servers, so a file stays with one process.
+    "unit": functools.partial(_pytest, "unit", "tests/unit", "--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile"),
     "sanity": sanity,
     "tarball": functools.partial(_pytest, "tarball", "tests/galaxy"),
     "demo": functools.partial(_pytest, "demo", "tests/demo"),
