@@ -34,6 +34,7 @@ Finding = t.Optional[t.Tuple[str, str]]
 TIERS = ("single",)
 CERTIFICATE_SOURCES = ("internal", "delivered", "acme")
 ACME_CHALLENGES = ("http-01", "dns-01")
+EGRESS = ("restricted", "open")
 _ACME_DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
 PREFIX = "civitas_"
 
@@ -289,6 +290,43 @@ def check_switch(value: t.Any) -> Finding:
     return None if isinstance(value, bool) else (f"is {show(value)}, {in_words(value)}", "Write true or false.")
 
 
+def check_networks(value: t.Any) -> Finding:
+    """Is it a list of networks or addresses?"""
+    advice = "Write a list of networks or addresses, such as [192.0.2.0/24, 2001:db8::/48]."
+    if not isinstance(value, list):
+        return (f"is {show(value)}, {in_words(value)} and not a list", advice)
+    if not value:
+        return ("is empty", advice)
+    for item in value:
+        try:
+            ipaddress.ip_network(item if isinstance(item, str) else "")
+        except ValueError as error:
+            told = f": {error}" if isinstance(item, str) and "host bits" in str(error) else ""
+            return (f"has {show(item)}, which is no network{told}", advice)
+    return None
+
+
+def check_people(value: t.Any) -> Finding:
+    """Is it a list of named people? What else they hold the role judges."""
+    if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
+        return None
+    return ("is no list of people", "Write a list such as [{name: first_admin, role: admin, ssh_keys: [ssh-ed25519 AAAA...]}].")
+
+
+def check_account(value: t.Any) -> Finding:
+    """Is it an account with keys? What it holds the role judges."""
+    if isinstance(value, dict) and "ssh_keys" in value:
+        return None
+    return ("is no account", "Write a mapping such as {ssh_keys: [ssh-ed25519 AAAA...], from: [192.0.2.0/24]}.")
+
+
+def check_host_name(value: t.Any) -> Finding:
+    """Can it be the inventory's name of a host?"""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", value):
+        return None
+    return ("is no name of a host", "Write the name of the bastion as the inventory has it.")
+
+
 def check_directory(value: t.Any) -> Finding:
     """Is it the address of an ACME directory?"""
     advice = f"Write the directory's address as the authority gives it, such as {_ACME_DIRECTORY}"
@@ -342,6 +380,13 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_acme_directory": SiteVariable(False, check_directory, _ACME_DIRECTORY),
         "civitas_acme_email": SiteVariable(False, check_email, "certificates@example.org"),
         "civitas_acme_challenge": SiteVariable(False, lambda value: check_choice(value, ACME_CHALLENGES), "http-01"),
+        "civitas_people": SiteVariable(False, check_people, "[{name: first_admin, role: admin, ssh_keys: [ssh-ed25519 AAAA...]}]"),
+        "civitas_automation": SiteVariable(False, check_account, "{name: deploy, ssh_keys: [ssh-ed25519 AAAA...], from: [192.0.2.0/24]}"),
+        "civitas_break_glass": SiteVariable(False, check_account, "{ssh_keys: [ssh-ed25519 AAAA...], from: [192.0.2.0/24]}"),
+        "civitas_second_factor": SiteVariable(False, check_switch, "true"),
+        "civitas_admin_networks": SiteVariable(False, check_networks, "[192.0.2.0/24]"),
+        "civitas_egress": SiteVariable(False, lambda value: check_choice(value, EGRESS), "restricted"),
+        "civitas_bastion": SiteVariable(False, check_host_name, "bastion"),
         "civitas_waivers": SiteVariable(False, _policy.check_waivers, "[]"),
     }
 
@@ -415,8 +460,14 @@ def policy_of(host: Host) -> t.Optional[_policy.Policy]:
 def check_environment(host: Host, roles: t.Sequence[str]) -> t.List[Problem]:
     """Does the kind of environment allow what would be installed?"""
     policy = policy_of(host)
-    finding = _policy.check_application(policy, roles) if policy else None
-    return [Problem(host.name, "civitas_environment", finding[0], finding[1])] if finding else []
+    if not policy:
+        return []
+    second_factor = host.values.get("civitas_second_factor", True) is not False
+    findings = [
+        ("civitas_environment", _policy.check_application(policy, roles)),
+        ("civitas_second_factor", _policy.check_second_factor(policy, second_factor)),
+    ]
+    return [Problem(host.name, variable, *finding) for variable, finding in findings if finding]
 
 
 # Which variables belong to which source of the certificate, and which of them it cannot do without.

@@ -114,12 +114,12 @@ HOSTILE = [
 def test_hostile_values_are_refused_in_few_words(name, value):
     paths = ("civitas_secrets_file", "civitas_ca_file", "civitas_certificate_trust_file")
     if (name in paths and isinstance(value, str) and value.strip() and "\n" not in value and value.isprintable()) or (
-        name in ("civitas_aliases", "civitas_waivers") and value == []
+        name in ("civitas_aliases", "civitas_waivers", "civitas_people") and value == []
     ):
         return
     if (name == "civitas_certificate_fetch_missing" and value is True) or (name == "civitas_certificate_files" and value == ["a"]):
         return
-    if name == "civitas_certificate_passphrase_secret" and value == "a":
+    if (name == "civitas_certificate_passphrase_secret" and value == "a") or (name == "civitas_second_factor" and value is True):
         return
     problems = rules.check_site_variables(host(**{name: value}), VARIABLES)
     if name in paths and value == "\ud800":
@@ -288,6 +288,41 @@ def test_environments(kind):
     refused = kind in ("backup", "bastion")
     assert len(rules.check_environment(host(civitas_environment=kind), ["base", "app_demo"])) == refused
     assert rules.check_environment(host(civitas_environment=kind), ["base"]) == []
+
+
+@pytest.mark.parametrize("kind", ["production", "staging", "qa", "development", "backup", "bastion"])
+def test_only_development_does_without_a_second_factor(kind):
+    found = rules.check_environment(host(civitas_environment=kind, civitas_second_factor=False), ["base"])
+    assert [problem.variable for problem in found] == ([] if kind == "development" else ["civitas_second_factor"])
+    assert rules.check_environment(host(civitas_environment=kind, civitas_second_factor=True), ["base"]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("civitas_admin_networks", "192.0.2.0/24", "a text and not a list"),
+        ("civitas_admin_networks", [], "is empty"),
+        ("civitas_admin_networks", ["192.0.2.1/24"], "host bits"),
+        ("civitas_admin_networks", ["office"], "no network"),
+        ("civitas_admin_networks", [1], "no network"),
+        ("civitas_people", {"name": "a"}, "no list of people"),
+        ("civitas_people", [{"ssh_keys": []}], "no list of people"),
+        ("civitas_automation", "deploy", "no account"),
+        ("civitas_break_glass", {"name": "a"}, "no account"),
+        ("civitas_second_factor", "yes", "a text"),
+        ("civitas_egress", "closed", "restricted"),
+        ("civitas_bastion", "a b", "no name of a host"),
+    ],
+)
+def test_bad_variables_of_the_way_in(name, value, problem):
+    (found,) = rules.check_site_variables(host(**{name: value}), VARIABLES)
+    assert found.variable == name
+    assert problem in found.problem + found.remedy
+
+
+def test_good_variables_of_the_way_in():
+    values = {"civitas_admin_networks": ["192.0.2.0/24", "2001:db8::1"], "civitas_people": [], "civitas_egress": "open"}
+    assert rules.check_site_variables(host(**values), VARIABLES) == []
 
 
 DELIVERED = {"civitas_certificate_source": "delivered", "civitas_certificate_files": ["a.pem"]}
