@@ -82,9 +82,9 @@ def egress_rules(model: t.Mapping[str, t.Any]) -> EgressRules:
     """The rules for what may leave.
 
     Args:
-        model: C(mode) is V(restricted) or V(open). C(destinations) are declarations of the kind of that name. C(resolvers) are addresses of
-            the name servers that the local resolver asks. C(resolver_addresses) are addresses of the host at which containers reach the local
-            resolver. C(container_interfaces) are interface names, a star at the end stands for the rest.
+        model: C(mode) is V(restricted) or V(open). C(destinations) are declarations of the kind of that name. C(resolvers) are addresses
+            of the name servers that the local resolver asks. C(resolver_addresses) are addresses of the host at which containers reach
+            the local resolver. C(container_interfaces) are interface names, a star at the end stands for the rest.
 
     Raises:
         EgressError: nothing is declared, or a declaration is wrong.
@@ -128,7 +128,7 @@ def egress_problems(model: t.Mapping[str, t.Any]) -> t.List[str]:
     for item in model["destinations"]:
         problems += destination_problems(item)
     if not problems and not model.get("resolvers") and any(group.names for group in grouped(model["destinations"])):
-        problems.append("destinations are declared by name, but the host has no name server; set firewall_resolvers to the site's name servers")
+        problems.append("destinations are declared by name, but there is no name server; set firewall_resolvers to those of the site")
     for address in model.get("resolvers", ()):
         if _network(address) is None or "/" in address:
             problems.append(f"firewall_resolvers: {address!r} is not an address")
@@ -191,7 +191,9 @@ def name_sets(groups: t.Sequence[Group]) -> t.Dict[str, t.List[str]]:
     return result
 
 
-def resolver_lines(destinations: t.Iterable[t.Mapping[str, t.Any]], resolvable: t.Sequence[str] = (), fill_sets: bool = True) -> t.List[str]:
+def resolver_lines(
+    destinations: t.Iterable[t.Mapping[str, t.Any]], resolvable: t.Sequence[str] = (), fill_sets: bool = True
+) -> t.List[str]:
     """Lines of dnsmasq's configuration: which names are answered, and which sets their addresses go to.
 
     Args:
@@ -213,10 +215,10 @@ def resolver_lines(destinations: t.Iterable[t.Mapping[str, t.Any]], resolvable: 
     if fill_sets:
         # A wildcard and the name itself are one to `nftset`; only one of the two is answered when only one is declared.
         targets: t.Dict[str, t.Set[str]] = {}
-        for name, names_of_sets in sets.items():
-            targets.setdefault(name[2:] if name.startswith("*.") else name, set()).update(names_of_sets)
-        for name, names_of_sets in sorted(targets.items()):
-            filled = ",".join(f"{family}#inet#{TABLE}#{each}_{family}" for each in sorted(names_of_sets) for family in (4, 6))
+        for name, its_sets in sets.items():
+            targets.setdefault(name[2:] if name.startswith("*.") else name, set()).update(its_sets)
+        for name, all_sets in sorted(targets.items()):
+            filled = ",".join(f"{family}#inet#{TABLE}#{each}_{family}" for each in sorted(all_sets) for family in (4, 6))
             lines.append(f"nftset=/{name}/{filled}")
     return lines
 
@@ -262,8 +264,11 @@ def kept_elements(listing: t.Mapping[str, t.Any], rules: EgressRules) -> t.List[
 
 
 def _protocol_rules() -> t.List[str]:
-    """What an address needs to live: neighbor discovery, multicast membership and DHCP, in the local network only."""
+    """What an address needs to live: loopback, neighbor discovery, multicast membership and DHCP, in the local network only."""
     return [
+        # What was led to the local resolver still bears the interface that it would have left by.
+        "ip daddr 127.0.0.0/8 accept",
+        "ip6 daddr ::1 accept",
         "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report } ip6 hoplimit { 1, 255 } accept",
         "udp sport 68 udp dport 67 accept",
         "ip6 saddr fe80::/10 udp sport 546 udp dport 547 accept",
@@ -303,10 +308,11 @@ def _sets(group: Group) -> t.List[str]:
     for family, suffix, kind in (("ip", "4", "ipv4_addr"), ("ip6", "6", "ipv6_addr")):
         networks = _by_family(group.networks)[family]
         if networks:
-            elements = ", ".join(networks)
-            lines.append(f"set {group.set_name}_net{suffix} {{ type {kind}; flags interval; auto-merge; elements = {{ {elements} }}; }}")
+            attributes = f"type {kind}; flags interval; auto-merge; elements = {_in_set(networks)};"
+            lines.append(f"set {group.set_name}_net{suffix} {{ {attributes} }}")
         if group.names:
-            lines.append(f"set {group.set_name}_{suffix} {{ type {kind}; flags dynamic, timeout; timeout {ADDRESS_SECONDS}s; size 16384; }}")
+            attributes = f"type {kind}; flags dynamic, timeout; timeout {ADDRESS_SECONDS}s; size 16384;"
+            lines.append(f"set {group.set_name}_{suffix} {{ {attributes} }}")
     return lines
 
 
@@ -318,7 +324,7 @@ def _rules(group: Group) -> t.List[str]:
         if _by_family(group.networks)[family]:
             lines.append(f"{target} @{group.set_name}_net{suffix} counter accept")
         if group.names:
-            # A conversation by UDP (time servers) asks no name again: its address stays while it is used, as an established connection does.
+            # A conversation by UDP (time servers) asks no name again: its address stays while it is used, like a connection.
             renew = f" update @{group.set_name}_{suffix} {{ {family} daddr }}" if group.protocol == "udp" else ""
             lines.append(f"{target} @{group.set_name}_{suffix}{renew} counter accept")
     return lines
@@ -337,7 +343,7 @@ def _by_family(values: t.Iterable[str]) -> t.Dict[str, t.List[str]]:
     return result
 
 
-def _network(value: t.Any) -> t.Union[None, ipaddress.IPv4Network, ipaddress.IPv6Network]:
+def _network(value: t.Any) -> t.Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
     try:
         return ipaddress.ip_network(str(value))
     except ValueError:
