@@ -357,6 +357,13 @@ class Plan:
     diff: list[dict[str, str]] = field(default_factory=list)
 
     @property
+    def paths(self) -> tuple[list[str], list[str]]:
+        """Everything that apply() changes; and apart from it the directories of which it changes owner and mode only."""
+        made = [path for path, _ids in self.make]
+        files = [path for path, _old, _new in self.attributes] + [item.path for item in self.writes] + [link[0] for link in self.links]
+        return made + files + self.removals, [path for path, _old, _new in self.directories]
+
+    @property
     def changed(self) -> bool:
         return bool(self.make or self.directories or self.attributes or self.writes or self.links or self.removals)
 
@@ -690,8 +697,9 @@ def _diff(path: str, before: str, after: str, what: str = "") -> dict[str, str]:
 
 
 class _Applier:
-    def __init__(self, todo: Plan) -> None:
+    def __init__(self, todo: Plan, proof: Callable[[], str]) -> None:
         self.plan = todo
+        self.proof = proof
         self.undo: list[tuple[str, Callable[[], object], str]] = []  # path, action, where the old state is kept
         self.scratch: set[str] = set()
         self.touched: set[str] = set()
@@ -735,6 +743,8 @@ class _Applier:
             problem = self.command("verify", shlex.split(command))
             if problem is not None:
                 raise TreeError([problem])
+        if late := self.proof():
+            raise TreeError([late])
 
     @contextlib.contextmanager
     def about(self, path: str) -> Iterator[None]:
@@ -841,9 +851,12 @@ class _Applier:
         raise error
 
 
-def apply(todo: Plan) -> None:
-    """Carries a plan out. On any error everything is put back and TreeError says what was wrong; no temporary file stays."""
-    _Applier(todo).run()
+def apply(todo: Plan, proof: Callable[[], str] = str) -> None:
+    """Carries a plan out. On any error everything is put back and TreeError says what was wrong; no temporary file stays.
+
+    proof is asked at the end for a problem, an empty text stands for none.
+    """
+    _Applier(todo, proof).run()
 
 
 def _unlink_if_same(path: str, other: str) -> None:

@@ -95,6 +95,34 @@ options:
     type: list
     elements: str
     default: []
+  revert:
+    description:
+      - For changes to the way in, such as SSH, PAM, firewall and network. Before the first change everything that will be changed is noted
+        on the host, which goes back to it by itself unless M(civitas.hosting.confirm_access) confirms the change in time; so it does after
+        a restart, and when the controller has died.
+      - Set it to an empty mapping when nothing more is to be noted.
+      - When a change of an earlier task or run still waits for confirmation, its deadline is extended.
+    type: dict
+    suboptions:
+      actions:
+        description: Commands to run after going back, each a list of words, such as C([systemctl, reload-or-restart, ssh.service]).
+        type: list
+        elements: list
+        default: []
+      tables:
+        description: Tables of nftables to note as well, each its family and name, such as C(inet civitas).
+        type: list
+        elements: str
+        default: []
+      sysctls:
+        description: Kernel parameters to note as well.
+        type: list
+        elements: str
+        default: []
+      seconds:
+        description: Time from this task to the confirmation. From 5 to 100.
+        type: int
+        default: 90
   contents:
     description: Rendered contents. Filled in by the action plugin of the same name; not for playbooks.
     type: dict
@@ -148,6 +176,14 @@ EXAMPLES = r"""
       etc/localtime: /usr/share/zoneinfo/Etc/UTC
     absent:
       - etc/nginx/sites-enabled/default
+
+- name: Change who may log in, with a way back
+  civitas.hosting.config_tree:
+    src: "{{ role_path }}/templates/root"
+    verify: ["/usr/sbin/sshd -t"]
+    revert:
+      actions: [[systemctl, reload-or-restart, ssh.service]]
+  register: tree
 """
 
 RETURN = r"""
@@ -165,6 +201,10 @@ removed_paths:
   type: list
   elements: str
   sample: [/etc/nginx/sites-enabled/default]
+revert_pending:
+  description: Whether a change waits for M(civitas.hosting.confirm_access), be it of this task, of an earlier one or of an earlier run.
+  returned: success
+  type: bool
 diff:
   description:
     - One entry for each change of content, and one for each change of owner, group or mode.
@@ -175,10 +215,11 @@ diff:
 """
 
 import signal
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.civitas.hosting.plugins.module_utils._config_tree import TreeError, apply, build, plan
+from ansible_collections.civitas.hosting.plugins.module_utils import _revert
+from ansible_collections.civitas.hosting.plugins.module_utils._config_tree import Plan, Tree, TreeError, apply, build, plan
 
 
 class Interrupted(Exception):
@@ -189,6 +230,23 @@ def interrupt(number: int, frame: object) -> NoReturn:
     for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     raise Interrupted(f"interrupted by signal {number}")
+
+
+def apply_reverting(tree: Tree, also: dict[str, Any]) -> Plan:
+    """Apply with a way back. What waits already is given time first: it could be taken back between comparison and change."""
+    if _revert.pending() is not None:
+        _revert.arm(**also)
+    todo = plan(tree)
+    if todo.changed:
+        paths, attributes = todo.paths
+        log = _revert.arm(paths, attributes=attributes, **also)
+
+        def proof() -> str:
+            late = f"took longer than the {also['seconds']} seconds after which the host goes back to its old state"
+            return "" if _revert.holds(log) else late
+
+        apply(todo, proof)
+    return todo
 
 
 def main() -> None:
@@ -206,19 +264,41 @@ def main() -> None:
             "directories": {"type": "dict", "default": {}},
             "absent": {"type": "list", "elements": "str", "default": []},
             "verify": {"type": "list", "elements": "str", "default": []},
+            "revert": {
+                "type": "dict",
+                "options": {
+                    "actions": {"type": "list", "elements": "list", "default": []},
+                    "tables": {"type": "list", "elements": "str", "default": []},
+                    "sysctls": {"type": "list", "elements": "str", "default": []},
+                    "seconds": {"type": "int", "default": _revert.SECONDS},
+                },
+            },
             "contents": {"type": "dict", "default": {}, "no_log": True},
         },
         supports_check_mode=True,
     )
+    revert = module.params["revert"]
     try:
-        todo = plan(build(module.params), module.check_mode)
-        if not module.check_mode:
+        tree = build(module.params)
+        if module.check_mode:
+            todo = plan(tree, check_mode=True)
+        else:
             for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, interrupt)
-            apply(todo)
-    except TreeError as error:
+            if revert is None:
+                todo = plan(tree)
+                apply(todo)
+            else:
+                todo = apply_reverting(tree, revert)
+        waits = revert is not None and _revert.pending() is not None
+    except (TreeError, _revert.RevertError) as error:
         module.fail_json(msg=str(error))
-    result = {"changed": todo.changed, "changed_paths": todo.changed_paths, "removed_paths": todo.removed_paths}
+    result = {
+        "changed": todo.changed,
+        "changed_paths": todo.changed_paths,
+        "removed_paths": todo.removed_paths,
+        "revert_pending": waits,
+    }
     if module._diff:
         result["diff"] = todo.diff
     module.exit_json(**result)
