@@ -26,7 +26,7 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "artifacts": ("name", "file", "sha256"),
 }
 
-PORT_SOURCES = ("public", "admin", "containers", "loopback")
+PORT_SOURCES = ("public", "admin", "cluster", "containers", "loopback")
 
 
 class DeclarationError(Exception):
