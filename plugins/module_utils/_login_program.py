@@ -1,0 +1,134 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The founders of civitas.hosting
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program civitas-logins of the hosts: announces who logs in.
+
+PAM waits for C(pam), so what the other commands need is imported by them only.
+
+Private to the collection: no promise of stability. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import typing as t
+
+from ansible_collections.civitas.hosting.plugins.module_utils import _login_spool as spool
+
+# What waits longer than this is told by 'status'.
+LATE = 300.0
+UNITS = ("civitas-logins.path", "civitas-logins.timer", "civitas-logins-digest.timer")
+
+
+def main(arguments: t.Sequence[str]) -> int:
+    if list(arguments) == ["pam"]:
+        try:
+            spool.note_login(os.environ)
+        except Exception as error:  # a login is never refused for this
+            spool.to_journal(2, f"a login of {os.environ.get('PAM_USER', '?')} WILL NOT BE ANNOUNCED BY ITSELF: {error!r}")
+        return 0
+    return _people(arguments)
+
+
+def _people(arguments: t.Sequence[str]) -> int:
+    import argparse
+
+    from ansible_collections.civitas.hosting.plugins.module_utils._login_delivery import ConfigError
+
+    parser = argparse.ArgumentParser(prog="civitas-logins", description="Tells who logs in to this host.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("pam", help="note a login; PAM runs it")
+    commands.add_parser("deliver", help="send what waits; a path unit and a timer run it")
+    commands.add_parser("digest", help="queue the message about failed logins since the last one; a timer runs it")
+    commands.add_parser("test", help="send a test message to every destination now; exit status 1 when one does not take it")
+    commands.add_parser("status", help="what waits and why; exit status 1 when something is not delivered")
+    options = parser.parse_args(arguments)
+    if os.geteuid() != 0:
+        _say(3, "civitas-logins: only root can read its files; write sudo before it")
+        return 1
+    try:
+        return {"deliver": _deliver, "digest": _digest, "test": _test, "status": _status}[options.command]()
+    except (ConfigError, OSError) as error:
+        _say(3, f"civitas-logins: {error}")
+        return 1
+
+
+def _say(severity: int, text: str) -> None:
+    """A line for people; the journal learns the severity from its beginning (sd-daemon(3))."""
+    stream = sys.stderr if severity <= 4 else sys.stdout
+    for line in text.splitlines():
+        stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
+
+
+def _deliver() -> int:
+    from ansible_collections.civitas.hosting.plugins.module_utils import _login_delivery as delivery
+
+    delivery.Delivery(delivery.read_config()).run()
+    return 0
+
+
+def _digest() -> int:
+    from ansible_collections.civitas.hosting.plugins.module_utils import _login_delivery as delivery
+    from ansible_collections.civitas.hosting.plugins.module_utils import _login_digest as digest
+
+    queues = delivery.Delivery(delivery.read_config())
+    with queues.locked():
+        until = float(int(time.time()))
+        since = float(delivery.read_state().get("digest", until - 86400))
+        if not 0 < until - since <= 31 * 86400:
+            since = until - 86400
+        day = digest.read(delivery.journal(since, until, digest.IDENTIFIERS))
+        logins = digest.recorded(delivery.RECORD, since - 600, until + 600) + queues.waiting()
+        queues.queue(digest.digest(queues.config.host, since, until, day, logins, delivery.journal_begins()))
+        queues.remember(digest=until)
+    _say(6, f"{sum(day.failed.values())} failed logins since {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(since))}")
+    return 0
+
+
+def _test() -> int:
+    from ansible_collections.civitas.hosting.plugins.module_utils import _login_delivery as delivery
+    from ansible_collections.civitas.hosting.plugins.module_utils import _login_text as text
+
+    queues = delivery.Delivery(delivery.read_config())
+    host = queues.config.host
+    if not queues.config.destinations:
+        _say(4, "no destination is configured; logins are kept in the record only. Set access_announce_smtp or access_announce_webhook")
+        return 1
+    message = text.message(f"test-{time.time_ns():x}", "test", host, f"[{host}] test of the login announcement", ["This is a test."], {})
+    failed = False
+    for name in queues.config.destinations:
+        problem = queues.send_now(name, message)
+        _say(3 if problem else 6, problem or f"{name}: taken")
+        failed = failed or bool(problem)
+    return 1 if failed else 0
+
+
+def _status() -> int:
+    import subprocess
+
+    from ansible_collections.civitas.hosting.plugins.module_utils import _login_delivery as delivery
+
+    queues = delivery.Delivery(delivery.read_config())
+    now, problems = time.time(), []
+    for kind in ("new", *delivery.DESTINATIONS):
+        names = [(base, name) for base in queues.bases for name in queues.names(base, kind)]
+        ages = [now - queues.age(base, kind, name) for base, name in names]
+        _say(6, f"{kind}: {len(names)} wait" + (f", the oldest for {max(ages):.0f} seconds" if ages else ""))
+        if ages and max(ages) > LATE:
+            problems.append(f"{kind}: {len(names)} wait, the oldest for {max(ages) / 60:.0f} minutes")
+    state = delivery.read_state()
+    for name in queues.config.destinations:
+        found = state.get(name) or {}
+        if found.get("problem"):
+            problems.append(f"{found['problem']} (since {(now - float(found['since'])) / 60:.0f} minutes)")
+    if not queues.config.destinations:
+        _say(6, "no destination is configured: logins are kept in the record only")
+    for unit in UNITS:
+        if subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode != 0:
+            problems.append(f"{unit} does not run; systemctl start {unit}")
+    for problem in problems:
+        _say(3, problem)
+    return 1 if problems else 0
