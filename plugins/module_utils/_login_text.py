@@ -66,6 +66,8 @@ def sessions(lines: t.Iterable[str]) -> t.Dict[t.Tuple[str, str], t.List[str]]:
         if not match:
             continue
         what = {"shell": "interactive", "subsystem": match["name"]}.get(match["what"]) or match["what"]
+        if match["tty"] and match["what"] != "shell":
+            what += " on a terminal"
         kinds = found.setdefault((match["address"], match["port"]), [])
         if what not in kinds:
             kinds.append(clean(what))
