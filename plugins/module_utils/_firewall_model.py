@@ -180,7 +180,7 @@ def _interface_problems(items: t.Any) -> t.Iterator[str]:
 
 
 def _is_port(value: t.Any) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool) or isinstance(value, str) and value.isdigit()) and 0 < int(value) < 65536
+    return not isinstance(value, bool) and str(value).isdigit() and 0 < int(value) < 65536
 
 
 def _ports(items: t.Any) -> t.Tuple[t.List[Port], t.List[str]]:
@@ -248,8 +248,11 @@ def _port(item: t.Mapping[str, t.Any]) -> Port:
 
 
 def _opens(port: Port, number: int) -> bool:
-    return port.number == number and port.protocol == "tcp" and port.source in ("admin", "public") and any(
-        port.listen[family] != [] for family in FAMILIES
+    return (
+        port.number == number
+        and port.protocol == "tcp"
+        and port.source in ("admin", "public")
+        and any(port.listen[family] != [] for family in FAMILIES)
     )
 
 

@@ -6,8 +6,8 @@
 
 Private to the collection: no promise of stability.
 
-How the table decides. Its chains come just before those of others (priority -5 to their 0): what they drop is dropped, what they accept goes
-on to the others. What comes in is judged packet by packet, also in a session that is established, so that taking a rule away cuts its
+How the table decides. Its chains come just before those of others (priority -5 to their 0): what they drop is dropped, what they accept
+goes on to the others. What comes in is judged packet by packet, also in a session that is established, so that taking a rule away cuts its
 sessions at once; answers pass. What goes out is judged when a connection begins, since addresses of names come and go. Published ports are
 rewritten by the container engine before anything is filtered; they are judged in C(forward) by the port that the client asked for.
 """
@@ -44,7 +44,7 @@ class Features(t.NamedTuple):
     reject: bool = True
 
 
-def ruleset(model: Model, egress: EgressRules, features: Features = Features()) -> str:
+def ruleset(model: Model, egress: EgressRules, features: Features) -> str:
     """The whole file.
 
     Args:
