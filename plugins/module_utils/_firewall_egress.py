@@ -91,11 +91,12 @@ def egress_rules(model: t.Mapping[str, t.Any]) -> EgressRules:
     """
     if model["mode"] == "open":
         return EgressRules([], [], [], ["accept"], ["accept"])
-    problems = egress_problems(model)
+    # Here, at the latest, the name servers must be known.
+    problems = egress_problems({**model, "resolvers": model.get("resolvers") or []})
     if problems:
         raise EgressError(problems)
     groups = grouped(model["destinations"])
-    resolvers = _by_family(model.get("resolvers", ()))
+    resolvers = _by_family(model.get("resolvers") or ())
     output = _protocol_rules()
     input_rules: t.List[str] = []
     chains: t.List[str] = []
@@ -118,7 +119,10 @@ def egress_rules(model: t.Mapping[str, t.Any]) -> EgressRules:
 
 
 def egress_problems(model: t.Mapping[str, t.Any]) -> t.List[str]:
-    """All that is wrong with the model in mode V(restricted), each with what to write instead."""
+    """All that is wrong with the model in mode V(restricted), each with what to write instead.
+
+    Without C(resolvers), or with V(None), they are still to be found on the host, and not judged.
+    """
     problems: t.List[str] = []
     if not model["destinations"]:
         problems.append(
@@ -127,11 +131,15 @@ def egress_problems(model: t.Mapping[str, t.Any]) -> t.List[str]:
         )
     for item in model["destinations"]:
         problems += destination_problems(item)
-    if not problems and not model.get("resolvers") and any(group.names for group in grouped(model["destinations"])):
+    resolvers = model.get("resolvers")
+    if not problems and resolvers is not None and not resolvers and any(group.names for group in grouped(model["destinations"])):
         problems.append("destinations are declared by name, but there is no name server; set firewall_resolvers to those of the site")
-    for address in model.get("resolvers", ()):
+    for address in resolvers or ():
         if _network(address) is None or "/" in address:
             problems.append(f"firewall_resolvers: {address!r} is not an address")
+    for name in model.get("resolvable", ()):
+        if name != "*" and not _NAME.match(str(name).lower()):
+            problems.append(f"firewall_resolvable: {name!r} is not a name; write it like example.org, or '*' for every name")
     return problems
 
 
@@ -241,6 +249,24 @@ def egress_table(destinations: t.Iterable[t.Mapping[str, t.Any]]) -> t.List[t.Di
     return sorted(unique.values(), key=lambda row: (row["host"], row["protocol"], row["ports"], row["from"], row["role"], row["purpose"]))
 
 
+def covers(destinations: t.Iterable[t.Mapping[str, t.Any]], host: str, port: int) -> bool:
+    """Whether the host may connect to C(port) of C(host), a name or an address, by TCP."""
+    target = _network(host)
+    for item in destinations:
+        if item["protocol"] != "tcp" or item["from"] == "containers" or port not in {int(each) for each in item["ports"]}:
+            continue
+        for declared in item["hosts"]:
+            network = _network(declared)
+            if network is not None and target is not None and network.version == target.version:
+                if int(network.network_address) <= int(target.network_address) <= int(network.broadcast_address):
+                    return True
+            elif network is None and target is None:
+                wanted, name = declared.lower().rstrip("."), host.lower().rstrip(".")
+                if name == wanted or (wanted.startswith("*.") and name.endswith(wanted[1:])):
+                    return True
+    return False
+
+
 def kept_elements(listing: t.Mapping[str, t.Any], rules: EgressRules) -> t.List[str]:
     """Lines that carry addresses over when the table is replaced, for the same transaction: clients may have them in caches.
 
@@ -259,7 +285,7 @@ def kept_elements(listing: t.Mapping[str, t.Any], rules: EgressRules) -> t.List[
             if "val" in values and values.get("expires"):
                 elements.append(f"{values['val']} expires {values['expires']}s")
         if elements:
-            lines.append(f"add element inet {TABLE} {found['name']} {{ {', '.join(elements)} }}")
+            lines.append(f"add element inet {TABLE} {found['name']} {_in_set(elements)}")
     return lines
 
 
