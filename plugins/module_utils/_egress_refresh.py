@@ -182,11 +182,15 @@ def fill(wanted: t.Mapping[str, t.Set[str]], renew_below: float) -> str:
         lines = changes(wanted, present(json.loads(listed.stdout)), renew_below)
         if not lines:
             return ""
-        done = subprocess.run(
-            ["nft", "-f", "-"], input="\n".join([*lines, ""]), env=environment, capture_output=True, text=True, check=False
-        )
+        done = _nft("-f", "-", script="\n".join([*lines, ""]))
         if done.returncode == 0:
             return ""
         # The table may have been replaced in between.
+        problem = f"nft cannot fill the sets: {done.stderr.strip()}"
         time.sleep(0.2)
-    return f"nft cannot fill the sets: {done.stderr.strip()}"
+    return problem
+
+
+def _nft(*words: str, script: str = "") -> t.Any:
+    environment = dict(os.environ, PATH="/usr/sbin:/usr/bin:/sbin:/bin")
+    return subprocess.run(["nft", *words], input=script, env=environment, capture_output=True, text=True, timeout=60, check=False)
