@@ -46,7 +46,7 @@ def problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
     if not _whole(config["record_weeks"], 1, 1000):
         found.append(f"access_announce_record_weeks is {config['record_weeks']!r}; write a number from 1 to 1000")
     if not _HOST.fullmatch(str(config["host"])):
-        found.append(f"access_announce_host is {config['host']!r}; write the name by which people know the host, of letters, digits, . and -")
+        found.append(f"access_announce_host is {config['host']!r}; write a name of letters, digits, . and -, by which people know the host")
     return found
 
 
@@ -95,9 +95,9 @@ def _webhook(webhook: t.Mapping[str, t.Any]) -> t.List[str]:
         good = False
     # The path is a secret as a rule, so the address is not quoted.
     if not good or not re.fullmatch(r"[!-~]+", url):
-        found.append("access_announce_webhook.url is no address such as https://chat.example.org/hooks/...; http and redirections are refused")
+        found.append("access_announce_webhook.url is no address such as https://chat.example.org/hooks/...; it must be https")
     if webhook.get("format", "generic") not in ("generic", "slack"):
-        found.append(f"access_announce_webhook.format is {webhook['format']!r}; write generic or slack (also for Mattermost and Rocket.Chat)")
+        found.append(f"access_announce_webhook.format is {webhook['format']!r}; write generic, or slack (Mattermost, too)")
     if not isinstance(webhook.get("ca_file", ""), str):
         found.append(f"access_announce_webhook.ca_file is {in_words(webhook['ca_file'])}; write the path of a file on the host")
     return found

@@ -42,6 +42,7 @@ def _people(arguments: t.Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("pam", help="note a login; PAM runs it")
     commands.add_parser("deliver", help="send what waits; a path unit and a timer run it")
+    commands.add_parser("retry", help="as deliver, without waiting for the next try to be due")
     commands.add_parser("digest", help="queue the message about failed logins since the last one; a timer runs it")
     commands.add_parser("test", help="send a test message to every destination now; exit status 1 when one does not take it")
     commands.add_parser("status", help="what waits and why; exit status 1 when something is not delivered")
@@ -50,7 +51,7 @@ def _people(arguments: t.Sequence[str]) -> int:
         _say(3, "civitas-logins: only root can read its files; write sudo before it")
         return 1
     try:
-        return {"deliver": _deliver, "digest": _digest, "test": _test, "status": _status}[options.command]()
+        return {"deliver": _deliver, "retry": _retry, "digest": _digest, "test": _test, "status": _status}[options.command]()
     except (ConfigError, OSError) as error:
         _say(3, f"civitas-logins: {error}")
         return 1
@@ -68,6 +69,17 @@ def _deliver() -> int:
 
     delivery.Delivery(delivery.read_config()).run()
     return 0
+
+
+def _retry() -> int:
+    from ansible_collections.civitas.hosting.plugins.module_utils import _login_delivery as delivery
+
+    queues = delivery.Delivery(delivery.read_config())
+    with queues.locked():
+        state = delivery.read_state()
+        queues.remember(**{name: {**state[name], "tried": 0} for name in delivery.DESTINATIONS if name in state})
+    queues.run()
+    return _status()
 
 
 def _digest() -> int:
