@@ -164,7 +164,9 @@ def foreign_matches(lines: t.Iterable[t.Tuple[str, int, str, bool]]) -> t.List[s
     for path, number, line, matched in lines:
         keyword = re.split(r"[\s=]+", line, maxsplit=1)[0].lower()
         if matched and keyword in PROTECTED and path not in (OURS, EXCEPTIONS):
-            problems.append(f"{path}, line {number}: '{line}' below a Match decides who gets in; remove it, that is said in {EXCEPTIONS} only")
+            problems.append(
+                f"{path}, line {number}: '{line}' below a Match decides who gets in; remove it, that is said in {EXCEPTIONS} only"
+            )
     return problems
 
 
