@@ -10,8 +10,6 @@ Private to the collection: no promise of stability. Standard library only. Chang
 from __future__ import annotations
 
 import argparse
-import datetime
-import functools
 import glob
 import json
 import os
@@ -38,13 +36,12 @@ GRACE = "/usr/local/lib/civitas/second-factor-grace"
 BOTH = "publickey,keyboard-interactive:pam"
 
 # What a foreign Match may not set: each of these decides who gets in and with what.
-PROTECTED = frozenset(
-    (
-        "allowgroups allowusers authenticationmethods authorizedkeyscommand authorizedkeysfile authorizedprincipalscommand "
-        "authorizedprincipalsfile denygroups denyusers gssapiauthentication hostbasedauthentication kbdinteractiveauthentication "
-        "kerberosauthentication passwordauthentication permitemptypasswords permitrootlogin pubkeyauthentication trustedusercakeys"
-    ).split()
-)
+_PROTECTED = """
+allowgroups allowusers authenticationmethods authorizedkeyscommand authorizedkeysfile authorizedprincipalscommand authorizedprincipalsfile
+denygroups denyusers gssapiauthentication hostbasedauthentication kbdinteractiveauthentication kerberosauthentication passwordauthentication
+permitemptypasswords permitrootlogin pubkeyauthentication trustedusercakeys
+"""
+PROTECTED = frozenset(_PROTECTED.split())
 # Holds for every login whatever comes from where.
 EVERYBODY = {
     "authorizedkeyscommand": "none",
@@ -64,6 +61,8 @@ EVERYBODY = {
 _CANONICAL = {"prohibit-password": "without-password"}
 # Each line adds one; the order does not matter.
 _CUMULATIVE = ("port", "hostkey", "allowgroups")
+# Debian's own keyword is not shown by all releases; addresses are shown with ports, and for both families.
+_UNJUDGED = ("debianbanner", "listenaddress")
 RSA_BITS = 3072
 
 
@@ -108,7 +107,7 @@ def ineffective(written: str, effective: Settings) -> t.List[str]:
     wanted = parse_settings(written)
     problems = []
     for keyword in wanted:
-        if keyword == "listenaddress":
+        if keyword in _UNJUDGED:
             continue
         # Shown only when there are any.
         if values(wanted, keyword) != (values(effective, keyword) or ["none"]):

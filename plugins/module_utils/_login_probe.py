@@ -6,7 +6,7 @@
 
 Private to the collection: no promise of stability. Standard library only; needs C(ssh), which comes with the server's package.
 
-The account is a person like others to sshd and PAM. Its key works from the host itself only, it expires the next day, and it has no home; so
+The account is a person like others to sshd and PAM. Its key works from the host itself only, it expires the next day, and it has no home:
 one that a crash leaves behind opens nothing to anybody, and the next probe removes it.
 """
 

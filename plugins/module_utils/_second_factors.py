@@ -106,7 +106,7 @@ def otpauth(name: str, host: str, secret: str) -> str:
 def _pipe(argv: t.Sequence[str], data: bytes) -> bytes:
     """Output of a program that gets C(data) by pipe: never by argument, never by file."""
     try:
-        done = subprocess.run(list(argv), input=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=60)
+        done = subprocess.run(list(argv), input=data, capture_output=True, check=False, timeout=60)
     except FileNotFoundError:
         raise SecondFactorError(f"{argv[0]} is not installed; install the packages of the role access") from None
     if done.returncode != 0:

@@ -13,8 +13,8 @@ version_added: 0.1.0
 author:
   - The founders of civitas.hosting (@civitas-hosting)
 description:
-  - Makes the account C(civitas-probe) in the group C(civitas-people), with a key and a secret of its own, and logs in to the host's own sshd
-    with the ordinary client. It must get in with what a person has, and not with anything less. Then the account is removed.
+  - Makes the account C(civitas-probe) in the group C(civitas-people), with a key and a secret of its own, and logs in to the host's own
+    sshd with the ordinary client. It must get in with what a person has, and not with anything less. Then the account is removed.
   - Files that look right may still keep everybody out, such as a PAM stack whose module is missing. Only a login tells.
 options:
   second_factor:
