@@ -261,17 +261,23 @@ class Revert:
                 known[path]["kind"] = "absent"
             return
         parents = _parents(path)
-        if any(known[parent]["kind"] in ("absent", "directory") for parent in parents if parent in known):
+        if any(known[parent]["kind"] != "parent" for parent in parents if parent in known):
             return
         for parent in parents:
-            if parent not in known and not os.path.lexists(parent):
+            if parent in known:
+                continue
+            if not os.path.lexists(parent):
                 items.append({"path": parent, "kind": "parent"})
+            elif not os.path.isdir(parent):
+                # It has to give way for the path.
+                self._note_item(items, parent, images)
+                return
         self._note_item(items, path, images)
 
     def _note_item(self, items: t.List[t.Dict[str, t.Any]], path: str, images: str) -> None:
         try:
             status = os.lstat(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             items.append({"path": path, "kind": "absent"})
             return
         item: t.Dict[str, t.Any] = {"path": path, "uid": status.st_uid, "gid": status.st_gid, "mode": stat.S_IMODE(status.st_mode)}
