@@ -52,8 +52,8 @@ def check(text: str) -> str:
 
 
 def listing() -> t.Optional[Listing]:
-    """The table without counters; V(None) when there is none."""
-    rc, out = _nft(["--stateless", "--json", "list", "table", *TABLE.split()])
+    """The table without counters, V(None) when there is none. In numbers: names depend on what else is installed."""
+    rc, out = _nft(["--stateless", "--numeric", "--json", "list", "table", *TABLE.split()])
     if rc == 0:
         return t.cast(Listing, json.loads(out))
     rc, tables = _nft(["list", "tables"])
