@@ -13,6 +13,7 @@ import glob
 import ipaddress
 import os
 import re
+import socket
 import subprocess
 import typing as t
 from urllib.parse import urlsplit
@@ -76,8 +77,17 @@ def undeclared(sources: t.Iterable[Source], destinations: t.Sequence[t.Mapping[s
         f"packages come from {source.host}, port {source.port} ({source.file}), which is no destination;"
         f" add '{source.host}' to base_package_hosts, set base_apt_proxy, or remove the source"
         for source in sources
-        if not covers(destinations, source.host, source.port)
+        if not covers(destinations, source.host, source.port) and not _covered_by_address(source, destinations)
     ]
+
+
+def _covered_by_address(source: Source, destinations: t.Sequence[t.Mapping[str, t.Any]]) -> bool:
+    """Whether a name stands for declared addresses only, such as one of /etc/hosts."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(source.host, source.port, proto=socket.IPPROTO_TCP)}
+    except OSError:
+        return False
+    return all(covers(destinations, address.partition("%")[0], source.port) for address in found)
 
 
 def _listed(path: str) -> t.List[str]:

@@ -28,7 +28,7 @@ RESOLVER = ("127.0.0.1", 10053)
 TYPES = {4: 1, 6: 28}
 _PATIENCE = 4.0
 _TRIES = 3
-_AT_ONCE = 50
+_LINES = 50
 
 
 class AnswerError(Exception):
@@ -153,24 +153,29 @@ def changes(wanted: t.Mapping[str, t.Set[str]], sets: t.Mapping[str, t.Mapping[s
 
 
 def main(arguments: t.Sequence[str]) -> int:
-    """Ask and fill once. Returns 1 when a name could not be asked for; those that could are let through all the same."""
+    """Ask and fill once. Returns 1 when nothing came of it, 3 when some names have no address; the others are let through all the same."""
     with open(arguments[0] if arguments else CONFIG, encoding="utf-8") as file:
         config = json.load(file)
     wanted: t.Dict[str, t.Set[str]] = {}
     failed = []
     for name, its_sets in config["names"].items():
-        for family in TYPES:
-            try:
-                found = ask(name, family)
-            except (AnswerError, OSError) as error:
-                failed.append(f"{name}: {error}")
-                break
+        found: t.Dict[int, t.List[str]] = {}
+        try:
+            for family in TYPES:
+                found[family] = ask(name, family)
+            if not any(found.values()):
+                failed.append(f"{name}: it has no address")
+        except (AnswerError, OSError) as error:
+            failed.append(f"{name}: {error}")
+        for family, members in found.items():
             for each in its_sets:
-                wanted.setdefault(f"{each}_{family}", set()).update(found)
+                wanted.setdefault(f"{each}_{family}", set()).update(members)
     problem = fill(wanted, float(config["renew_below"]))
-    for line in failed[:_AT_ONCE] + ([problem] if problem else []):
+    for line in failed[:_LINES] + ([problem] if problem else []):
         print(line, file=sys.stderr)
-    return 1 if failed or problem else 0
+    if problem or (failed and not any(wanted.values())):
+        return 1
+    return 3 if failed else 0
 
 
 def fill(wanted: t.Mapping[str, t.Set[str]], renew_below: float) -> str:
