@@ -23,6 +23,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _bastion_re
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json
 
 CONFIG_FILE = "/etc/civitas/bastion.json"
+RECORDS_FILE = "/var/log/civitas/bastion.jsonl"
 STATE_FILE = "/var/lib/civitas/bastion/state.json"
 _FIELDS = "MESSAGE,_PID,_UID,_BOOT_ID"
 # How sshd names itself; the second name since OpenSSH 9.8.
@@ -45,10 +46,10 @@ def main(arguments: t.Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="civitas-bastion", description="The records of a bastion, and what its sshd lets people do.")
     parser.add_argument("command", choices=["record", "check"], help="record: follow the journal for ever; check: judge sshd's settings")
     options = parser.parse_args(list(arguments))
+    if options.command == "record":
+        return record(RECORDS_FILE)
     with open(CONFIG_FILE, encoding="utf-8") as stream:
         config = json.load(stream)
-    if options.command == "record":
-        return record(config["records"])
     problems = check(config)
     for line in problems:
         print(line, file=sys.stderr)

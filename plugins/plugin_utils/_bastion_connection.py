@@ -45,8 +45,8 @@ def arguments(hostvars: HostVars, host: str, bastion: str) -> str:
     for name in ("ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_ssh_args"):
         if _PROXY.search(str(hostvars[host].get(name) or "")):
             raise BastionError(
-                f"{host}: {name} sets a proxy, and civitas_bastion says that the way leads through {bastion}. Remove one of them: the proxy "
-                f"from {name}, or write civitas_bastion: '' for this host"
+                f"{host}: {name} sets a proxy, and civitas_bastion says that the way leads through {bastion}. Remove one of them: "
+                f"the proxy from {name}, or write civitas_bastion: '' for this host"
             )
     return f"{own} -o {shlex.quote('ProxyCommand=' + proxy_command(hostvars[bastion]))}".lstrip()
 
