@@ -23,7 +23,7 @@ import typing as t
 from ansible_collections.civitas.hosting.plugins.module_utils import _json_file
 
 STATE = "/var/lib/civitas/hardening.json"
-TOPIC_KEYS = ("settings", "texts", "modes", "pam_profiles", "ageing", "lock_empty_passwords")
+TOPIC_KEYS = ("settings", "texts", "modes", "pam_profiles", "ageing", "lock_empty_passwords", "audit_rules")
 AGEING_KEYS = ("maximum_days", "minimum_days", "warning_days")
 PAM_STACKS = {
     "Auth": ("common-auth",),
@@ -32,7 +32,7 @@ PAM_STACKS = {
     "Session": ("common-session", "common-session-noninteractive"),
 }
 # Read again by nobody: what logs in next reads the new stacks.
-PAM_PATHS = tuple("/etc/pam.d/" + name for names in PAM_STACKS.values() for name in names) + ("/var/lib/pam",)
+PAM_PATHS = ("/var/lib/pam", *("/etc/pam.d/" + name for names in PAM_STACKS.values() for name in names))
 # People's accounts; nobody (65534) and dynamic users are above.
 FIRST_PERSON, LAST_PERSON = 1000, 59999
 # Not the host's own files: images of containers, and file systems of others.
@@ -76,7 +76,7 @@ def check_topics(topics: t.Any) -> None:
             problems.append("%s: a mapping is expected" % name)
             continue
         for key, value in topic.items():
-            kind = {"pam_profiles": list, "lock_empty_passwords": bool}.get(key, dict)
+            kind = {"pam_profiles": list, "lock_empty_passwords": bool, "audit_rules": bool}.get(key, dict)
             if key not in TOPIC_KEYS:
                 problems.append("%s: no such key '%s'; known are %s" % (name, key, ", ".join(TOPIC_KEYS)))
             elif not isinstance(value, kind):
@@ -106,20 +106,26 @@ class Hardening:
         self.arm = arm
         self.changes: t.Dict[str, t.List[str]] = {}
         self.diff: t.Dict[str, t.Tuple[str, str]] = {}
+        self.warnings: t.List[str] = []
         self.state: t.Dict[str, t.Any] = {}
 
-    def apply(self, topics: Topics) -> None:
+    def apply(self, topics: Topics, undo: bool = True) -> None:
         """Bring the host into the state that TOPICS describe, and undo what earlier topics did that are not among them.
+
+        Without UNDO, which goes with CHECK only, TOPICS are a part, and the others are passed over.
 
         HardeningError when a command fails or the PAM stacks do not become what they must be.
         """
         check_topics(topics)
         self.state = _read_state(self._path(STATE))
+        if not undo:
+            self.state = _part(self.state, topics)
         self._texts(topics)
         self._settings(topics)
         self._modes(topics)
         self._pam(topics)
         self._accounts(topics)
+        self._audit(topics)
 
     # --- files
 
@@ -248,7 +254,8 @@ class Hardening:
     def _overrides(self) -> t.Dict[str, int]:
         _rc, out, _err = self.run(["dpkg-statoverride", "--list"])
         fields = [line.split(None, 3) for line in out.splitlines()]
-        return {os.path.realpath(self._path(field[3]))[len(self.root.rstrip("/")) :]: int(field[2], 8) for field in fields if len(field) == 4}
+        top = len(self.root.rstrip("/"))
+        return {os.path.realpath(self._path(field[3]))[top:]: int(field[2], 8) for field in fields if len(field) == 4}
 
     def _known_as(self, path: str) -> str:
         """The path as its package has it: releases with a merged /usr still ship /bin/su, and an override of /usr/bin/su would not hold."""
@@ -280,8 +287,8 @@ class Hardening:
         problems = [problem for profile in sorted(wanted) for problem in self._pam_problems(profile)]
         if problems:
             raise HardeningError(
-                "pam-auth-update left the PAM stacks as they were: %s. Somebody has edited /etc/pam.d/common-* by hand. Look at the edits, then "
-                "run 'pam-auth-update --force' on the host, which drops them, and run this again; or switch the topic off, with a reason."
+                "pam-auth-update left the PAM stacks as they were: %s. Somebody has edited /etc/pam.d/common-* by hand. Look at the edits, "
+                "run 'pam-auth-update --force' on the host, which drops them, and then this again; or switch the topic off, with a reason."
                 % "; ".join(problems)
             )
         for profile in gone:
@@ -343,6 +350,24 @@ class Hardening:
                 result.append(Account(fields[0], int(fields[2]), fields[6], secret[1], secret[3], secret[4], secret[5]))
         return result
 
+    # --- audit
+
+    def _audit(self, topics: Topics) -> None:
+        """Load the rules of /etc/audit/rules.d when the kernel has others. Where it lets this host not audit, as in containers: nothing."""
+        for name, topic in topics.items():
+            status = self.run(["auditctl", "-s"]) if topic.get("audit_rules") else (1, "", "")
+            if status[0] != 0:
+                continue
+            _rc, compiled, _err = self.run(["augenrules", "--check"])
+            _rc, loaded, _err = self.run(["auditctl", "-l"])
+            if "No change" in compiled and "key=civitas-" in loaded.replace("-k ", "key="):
+                continue
+            if re.search(r"^enabled 2$", status[1], re.MULTILINE):
+                self.warnings.append("The audit rules have changed, and are immutable until the next start: reboot the host to load them.")
+            else:
+                self._changed(name, "audit rules loaded")
+                self._change("augenrules", "--load")
+
     # --- tools
 
     def _changed(self, topic: str, text: str) -> None:
@@ -390,6 +415,33 @@ def review_accounts(accounts: t.Sequence[Account], shells: t.Sequence[str], allo
         if 0 < account.uid < FIRST_PERSON and account.shell in shells and account.name not in allowed:
             problems.append("the system account %s has the shell %s" % (account.name, account.shell))
     return problems
+
+
+def review_audit(run: Run, key: str) -> t.Tuple[bool, str]:
+    """Whether the kernel has rules with this key; evidence."""
+    rc, out, err = run(["auditctl", "-l"])
+    if rc != 0 and _in_container(run):
+        return True, "the kernel lets no container audit; its host does"
+    rules = [line for line in out.splitlines() if key in line]
+    return bool(rules), "%d rules with %s" % (len(rules), key) if rc == 0 else (err or out).strip() or "auditctl is not installed"
+
+
+def review_apparmor(run: Run, root: str = "/") -> t.Tuple[bool, str]:
+    """Whether the kernel enforces AppArmor's profiles; evidence."""
+    if (_text(root + "sys/module/apparmor/parameters/enabled") or "").strip() != "Y":
+        return _in_container(run), "the kernel has no AppArmor" + (", or not for this container" if _in_container(run) else " enabled")
+    try:
+        profiles = _text(root + "sys/kernel/security/apparmor/profiles")
+    except PermissionError:
+        profiles = None
+    if profiles is None and _in_container(run):
+        return True, "the profiles are those of the container's host"
+    count = len((profiles or "").splitlines())
+    return count > 0, "%d profiles are loaded" % count
+
+
+def _in_container(run: Run) -> bool:
+    return run(["systemd-detect-virt", "--quiet", "--container"])[0] == 0
 
 
 def valid_shells(text: str) -> t.List[str]:
@@ -446,10 +498,22 @@ def _text(path: str) -> t.Optional[str]:
         return None
 
 
+def _part(state: t.Mapping[str, t.Any], topics: Topics) -> t.Dict[str, t.Any]:
+    """What the state notes about TOPICS."""
+    part: t.Dict[str, t.Any] = {
+        kind: {path: note for path, note in state.get(kind, {}).items() if note["topic"] in topics} for kind in ("texts", "modes")
+    }
+    part["settings"] = {
+        path: {key: note for key, note in notes.items() if note["topic"] in topics} for path, notes in state.get("settings", {}).items()
+    }
+    part["pam_profiles"] = {profile: topic for profile, topic in state.get("pam_profiles", {}).items() if topic in topics}
+    return part
+
+
 def _read_state(path: str) -> t.Dict[str, t.Any]:
     text = _text(path)
     try:
         value = json.loads(text) if text else {}
     except ValueError as error:
-        raise HardeningError("%s is damaged (%s); restore it from a backup, or remove it: what it notes can then not be undone" % (path, error))
+        raise HardeningError("%s is damaged (%s); restore or remove it: what it notes can then not be undone" % (path, error)) from None
     return t.cast(t.Dict[str, t.Any], value)

@@ -10,6 +10,7 @@ that is broken (that is its result), and ends within its time limit.
 
 from __future__ import annotations
 
+import datetime
 import glob
 import ipaddress
 import json
@@ -23,7 +24,7 @@ import typing as t
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
-from ansible_collections.civitas.hosting.plugins.module_utils import _certificate_wire
+from ansible_collections.civitas.hosting.plugins.module_utils import _certificate_wire, _hardening, _host_preflight
 
 Result = t.Tuple[bool, str]
 Check = t.Dict[str, t.Any]
@@ -431,6 +432,56 @@ def _name(look_up: t.Callable[[], str], number: int) -> str:
         return str(number)
 
 
+# Hardening
+
+
+def probe_hardening(check: Check) -> Result:
+    """V(topics): what the module civitas.hosting.hardening would change; nothing is right."""
+    host = _hardening.Hardening(lambda command: _run(command, check), check=True)
+    try:
+        host.apply(check["topics"], undo=False)
+    except _hardening.HardeningError as error:
+        return False, str(error)
+    changes = [line for lines in host.changes.values() for line in lines]
+    return (False, "would change: " + "; ".join(changes)) if changes else (True, "all is as it was set")
+
+
+def probe_suid(check: Check) -> Result:
+    """V(allowed): patterns of the programs that may run with another's rights."""
+    found = _hardening.review_suid(lambda command: _run(command, check), check["allowed"])
+    return (False, "not on the list: " + ", ".join(found)) if found else (True, "only programs that are on the list")
+
+
+def probe_accounts(check: Check) -> Result:
+    """V(allowed): system accounts that may have a shell. None has an empty password, only root has the number 0."""
+    host = _hardening.Hardening(lambda command: _run(command, check), check=True)
+    with open("/etc/shells", encoding="utf-8") as stream:
+        shells = _hardening.valid_shells(stream.read())
+    found = _hardening.review_accounts(host.accounts(), shells, check["allowed"])
+    return (False, "; ".join(found)) if found else (True, "one root, no empty password, no system account with a shell")
+
+
+def probe_audit(check: Check) -> Result:
+    """V(key): a key that rules of the kernel must have."""
+    return _hardening.review_audit(lambda command: _run(command, check), check["key"])
+
+
+def probe_apparmor(check: Check) -> Result:
+    """AppArmor's profiles are in force, or the kernel has none for this container."""
+    return _hardening.review_apparmor(lambda command: _run(command, check))
+
+
+def probe_release(check: Check) -> Result:
+    """V(minimum_days): the release gets security updates for that long."""
+    with open("/etc/os-release", encoding="utf-8") as stream:
+        values = _host_preflight.parse_os_release(stream.read())
+    release = _host_preflight.RELEASES.get((values.get("ID", ""), values.get("VERSION_ID", "")))
+    if release is None:
+        return False, f"the end of {values.get('PRETTY_NAME', 'this system')} is not known"
+    left = (release.end - datetime.date.fromtimestamp(time.time())).days
+    return left >= int(check["minimum_days"]), f"{release.title} gets security updates until {release.end}, {left} more days"
+
+
 PROBES: t.Dict[str, t.Callable[[Check], Result]] = {
     "service": probe_service,
     "no_failed_units": probe_no_failed_units,
@@ -442,4 +493,10 @@ PROBES: t.Dict[str, t.Callable[[Check], Result]] = {
     "containers": probe_containers,
     "postgres": probe_postgres,
     "file": probe_file,
+    "hardening": probe_hardening,
+    "suid": probe_suid,
+    "accounts": probe_accounts,
+    "audit": probe_audit,
+    "apparmor": probe_apparmor,
+    "release": probe_release,
 }

@@ -35,6 +35,8 @@ options:
       - C(ageing) - C(maximum_days), C(minimum_days) and C(warning_days) of people's passwords. Accounts without a password never age, as
         they would be locked out for a password that nobody has. Not undone.
       - C(lock_empty_passwords) - whether accounts with an empty password are locked. Not undone.
+      - C(audit_rules) - whether the rules in C(/etc/audit/rules.d) are loaded when the kernel has others. Nothing is done where it lets
+        this host not audit, as in a container.
     type: dict
     required: true
 """
@@ -84,6 +86,8 @@ def main() -> None:
         pending = _revert.pending() is not None
     except (HardeningError, _revert.RevertError, OSError) as error:
         module.fail_json(msg=str(error), changes=host.changes)
+    for warning in host.warnings:
+        module.warn(warning)
     module.exit_json(
         changed=bool(host.changes),
         changes=host.changes,

@@ -39,6 +39,12 @@ options:
       - V(containers) - all containers of the compose project V(project) run and are healthy; V(services) all have one.
       - V(postgres) - the server on V(port) takes writes and has V(databases).
       - V(file) - V(path) exists and has V(mode), V(owner), V(group).
+      - V(hardening) - all is as the module M(civitas.hosting.hardening) with these V(topics) leaves it.
+      - V(suid) - no program but those that match the patterns V(allowed) runs with the rights of another user or group.
+      - V(accounts) - no account has an empty password, only root has the number 0, and only the V(allowed) system accounts have a shell.
+      - V(audit) - the kernel has audit rules with V(key). In a container it cannot.
+      - V(apparmor) - profiles of AppArmor are loaded. In a container they are its host's.
+      - V(release) - the release gets security updates for V(minimum_days) more days.
     type: list
     elements: dict
     required: true
