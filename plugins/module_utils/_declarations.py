@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.civitas.hosting.plugins.module_utils._firewall_egress import EgressError, destination_problems, expanded
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
 
 # kind -> the keys that every item of it must have. An item may have more: consumers check what they use.
@@ -24,6 +25,7 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "sites": ("name", "server_names", "certificate", "locations"),
     "networks": ("name", "host_address", "cidrs"),
     "artifacts": ("name", "file", "sha256"),
+    "destinations": ("name", "from", "purpose"),
 }
 
 PORT_SOURCES = ("public", "admin", "cluster", "containers", "loopback")
@@ -70,8 +72,20 @@ def check_items(role: str, kind: str, items: t.Any) -> t.List[t.Dict[str, t.Any]
             raise DeclarationError(f"role {role}: an item of '{kind}' lacks {', '.join(missing)}: {_name_of(item)}")
         if kind == "ports":
             _check_port(role, item)
-        result.append({**item, "role": role})
+        plain = _destinations(role, item) if kind == "destinations" else [item]
+        result += [{**each, "role": role} for each in plain]
     return result
+
+
+def _destinations(role: str, item: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
+    try:
+        plain = expanded(item)
+    except EgressError as error:
+        raise DeclarationError(f"role {role}: {error}") from error
+    problems = [problem for each in plain for problem in destination_problems(each)]
+    if problems:
+        raise DeclarationError(f"role {role}: {'; '.join(problems)}")
+    return plain
 
 
 def _flatten(items: t.Any) -> t.Iterator[t.Any]:

@@ -17,6 +17,7 @@ import hashlib
 import ipaddress
 import re
 import typing as t
+from urllib.parse import urlsplit
 
 TABLE = "civitas"
 SET_PREFIX = "egress_"
@@ -29,6 +30,19 @@ ANSWER_SECONDS = 30
 
 SOURCES = ("host", "containers", "both")
 PROTOCOLS = ("tcp", "udp")
+
+_URL_PORTS = {"http": 80, "https": 443, "ftp": 21, "smtp": 25, "smtps": 465}
+# Public registries hand out layers at other addresses than their own, as their operators document.
+_REGISTRY_HOSTS = {
+    "docker.io": (
+        "auth.docker.io",
+        "docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com",
+        "production.cloudflare.docker.com",
+        "registry-1.docker.io",
+    ),
+    "ghcr.io": ("ghcr.io", "pkg-containers.githubusercontent.com"),
+    "quay.io": ("cdn01.quay.io", "cdn02.quay.io", "cdn03.quay.io", "quay.io"),
+}
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?\Z")
@@ -116,6 +130,50 @@ def egress_rules(model: t.Mapping[str, t.Any]) -> EgressRules:
         if group.source in ("containers", "both"):
             forward += rules
     return EgressRules(sets, chains, input_rules, output, forward)
+
+
+def expanded(item: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
+    """A declaration in plain form: instead of C(hosts), C(ports) and C(protocol) it may have C(urls), or C(images) of containers.
+
+    Empty texts among them are passed over, so that a declaration without any is none.
+
+    Raises:
+        EgressError: a URL without host, or with a protocol whose port nobody knows.
+    """
+    if "urls" not in item and "images" not in item:
+        return [dict(item)]
+    by_port: t.Dict[int, t.List[str]] = {}
+    problems = []
+    for url in item.get("urls") or ():
+        if not url:
+            continue
+        parts = urlsplit(str(url))
+        try:
+            port = parts.port or _URL_PORTS.get(parts.scheme)
+        except ValueError:
+            port = None
+        if not parts.hostname or port is None:
+            # It is not quoted: it may hold a password.
+            problems.append(f"destination {item.get('name')!r}: not a URL; write it like https://mirror.example.org:8443/")
+            continue
+        by_port.setdefault(port, []).append(parts.hostname)
+    for image in item.get("images") or ():
+        if image:
+            registry, port = _registry(str(image))
+            by_port.setdefault(port, []).extend(_REGISTRY_HOSTS.get(registry, (registry,)))
+    if problems:
+        raise EgressError(problems)
+    plain = {key: value for key, value in item.items() if key not in ("urls", "images")}
+    return [{**plain, "hosts": sorted(set(hosts)), "ports": [port], "protocol": "tcp"} for port, hosts in sorted(by_port.items())]
+
+
+def _registry(image: str) -> t.Tuple[str, int]:
+    """Where an image is pulled from, by the rule of the engines: the first part is a registry when it looks like a host."""
+    first, slash, _rest = image.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost"):
+        return "docker.io", 443
+    host, _colon, port = first.partition(":")
+    return host.lower(), int(port) if port.isdigit() else 443
 
 
 def egress_problems(model: t.Mapping[str, t.Any]) -> t.List[str]:
