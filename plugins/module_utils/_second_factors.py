@@ -54,6 +54,7 @@ class Outcome(t.NamedTuple):
     reset: t.List[str]
     revoked: t.List[str]
     removed: t.List[str]
+    without: t.List[str]
     waiting: t.Dict[str, Enrolment]
 
     @property
@@ -181,6 +182,7 @@ class SecondFactors:
         reset: t.Sequence[str] = (),
         revoke: t.Sequence[str] = (),
         exclusive: bool = True,
+        enrol: bool = True,
         check: bool = False,
     ) -> Outcome:
         """Give a secret to everybody in C(people) who has none, and take it from everybody else.
@@ -190,6 +192,7 @@ class SecondFactors:
             reset: who gets another one; the old one is of no use from then on.
             revoke: whose secret is made useless without another; only a reset ends that.
             exclusive: whether secrets of others are removed.
+            enrol: whether who has no secret gets one unasked; else only those in C(reset) do.
             check: change nothing.
 
         Raises:
@@ -208,7 +211,7 @@ class SecondFactors:
         for person in people:
             name = str(person["name"])
             try:
-                if name in reset or (name not in present and name not in revoke):
+                if name in reset or (enrol and name not in present and name not in revoke):
                     to[name] = recipients(name, person.get("public_keys") or [], person.get("age_recipient") or "")
             except SecondFactorError as error:
                 problems.append(str(error))
@@ -219,6 +222,7 @@ class SecondFactors:
             reset=[name for name in names if name in reset],
             revoked=[name for name in names if name in revoke and self._read(name) != REVOKED],
             removed=sorted(present - set(names)) if exclusive else [],
+            without=[name for name in names if name not in {*present, *to, *revoke}],
             waiting={},
         )
         if check:

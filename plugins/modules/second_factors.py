@@ -62,6 +62,10 @@ options:
     description: Whether secrets of people who are not listed are removed.
     type: bool
     default: true
+  enrol:
+    description: Whether who has no secret gets one unasked. Otherwise only those in O(reset) do, as in a grace window.
+    type: bool
+    default: true
   acknowledged:
     description: Enrolments that the controller has. Filled in by the action plugin of the same name; not for playbooks.
     type: dict
@@ -110,6 +114,11 @@ removed:
   type: list
   elements: str
   returned: success
+without:
+  description: Who has no secret.
+  type: list
+  elements: str
+  returned: success
 files:
   description: The files that were written on the controller, to be handed to these people.
   type: list
@@ -139,6 +148,7 @@ def main():
             "reset": {"type": "list", "elements": "str", "default": []},
             "revoke": {"type": "list", "elements": "str", "default": []},
             "exclusive": {"type": "bool", "default": True},
+            "enrol": {"type": "bool", "default": True},
             "acknowledged": {"type": "dict"},
         },
         supports_check_mode=True,
@@ -149,7 +159,9 @@ def main():
         if params["acknowledged"] is not None:
             factors.acknowledge(params["acknowledged"])
             module.exit_json(changed=False)
-        outcome = factors.apply(params["people"], params["reset"], params["revoke"], params["exclusive"], module.check_mode)
+        outcome = factors.apply(
+            params["people"], params["reset"], params["revoke"], params["exclusive"], params["enrol"], module.check_mode
+        )
     except (SecondFactorError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
@@ -158,6 +170,7 @@ def main():
         reset=outcome.reset,
         revoked=outcome.revoked,
         removed=outcome.removed,
+        without=outcome.without,
         waiting={name: enrolment._asdict() for name, enrolment in outcome.waiting.items()},
     )
 
