@@ -28,6 +28,8 @@ RESOLVER_USER = "dnsmasq"
 ADDRESS_SECONDS = 3600
 ANSWER_SECONDS = 30
 
+_RESOLVER_PURPOSE = "Questions for declared names, by the host's resolver alone"
+
 SOURCES = ("host", "containers", "both")
 PROTOCOLS = ("tcp", "udp")
 
@@ -289,22 +291,43 @@ def resolver_lines(
     return lines
 
 
-def egress_table(destinations: t.Iterable[t.Mapping[str, t.Any]]) -> t.List[t.Dict[str, t.Any]]:
-    """What people read: one row per host and declaration, sorted, with C(host), C(ports), C(protocol), C(from), C(role), C(purpose)."""
+def egress_rows(destinations: t.Sequence[t.Mapping[str, t.Any]], resolvers: t.Iterable[str] = ()) -> t.List[t.Dict[str, t.Any]]:
+    """What people read: one row per host and declaration, sorted, with C(host), C(ports), C(protocol), C(from), C(role), C(purpose).
+
+    Raises:
+        EgressError: a wrong declaration.
+    """
+    problems = [problem for item in destinations for problem in destination_problems(item)]
+    if problems:
+        raise EgressError(problems)
+    asked = [
+        {"hosts": list(resolvers), "ports": [53], "protocol": protocol, "from": "host", "role": "firewall", "purpose": _RESOLVER_PURPOSE}
+        for protocol in PROTOCOLS
+    ]
     rows = [
         {
             "host": str(host),
             "ports": sorted({int(port) for port in item["ports"]}),
-            "protocol": item["protocol"],
-            "from": item["from"],
-            "role": item.get("role", ""),
-            "purpose": item["purpose"],
+            "protocol": str(item["protocol"]),
+            "from": str(item["from"]),
+            "role": str(item.get("role", "")),
+            "purpose": str(item["purpose"]),
         }
-        for item in destinations
+        for item in [*destinations, *asked]
         for host in item["hosts"]
     ]
     unique = {repr(sorted(row.items())): row for row in rows}
-    return sorted(unique.values(), key=lambda row: (row["host"], row["protocol"], row["ports"], row["from"], row["role"], row["purpose"]))
+    return sorted(unique.values(), key=lambda row: [str(row[key]) for key in ("host", "protocol", "ports", "from", "role", "purpose")])
+
+
+def egress_text(rows: t.Sequence[t.Mapping[str, t.Any]]) -> str:
+    """The rows in columns, ending with a line break."""
+    head = ("HOST", "PORT", "PROTOCOL", "FROM", "ROLE", "PURPOSE")
+    lines = [head] + [
+        (row["host"], ",".join(map(str, row["ports"])), row["protocol"], row["from"], row["role"], row["purpose"]) for row in rows
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() + "\n" for line in lines)
 
 
 def covers(destinations: t.Iterable[t.Mapping[str, t.Any]], host: str, port: int) -> bool:
