@@ -27,6 +27,7 @@ _FIELDS = {
     "sk-ssh-ed25519@openssh.com": 2,
     "sk-ecdsa-sha2-nistp256@openssh.com": 3,
 }
+_TYPES = ("ssh-", "ecdsa-", "sk-")
 RSA_BITS = 3072
 # Options that only take something away; all others give, run or trust something.
 _PLAIN = ("restrict", "no-agent-forwarding", "no-port-forwarding", "no-pty", "no-user-rc", "no-X11-forwarding", "verify-required")
@@ -97,7 +98,7 @@ def parse_key(text: t.Any) -> Key:
         )
     if "BEGIN SSH2 PUBLIC KEY" in text:
         raise KeyProblem("is in the SSH2 format; convert it with ssh-keygen -i -f FILE")
-    line = text.strip(" \t\r\n")
+    line = text.strip(" \t\r\n").replace("\t", " ")
     if not line:
         raise KeyProblem("is empty; leave it out, or write the line of the .pub file")
     if not line.isprintable():
@@ -112,7 +113,7 @@ def parse_key(text: t.Any) -> Key:
 
 def _split_options(line: str) -> t.Tuple[str, str]:
     """Options and the rest of a line; the options end at the first blank outside of quotes."""
-    if line.split(None, 1)[0] in _FIELDS or line.startswith(("ssh-dss ", "ssh-dss-")):
+    if line.startswith(_TYPES):
         return "", line
     quoted = False
     for position, letter in enumerate(line):
@@ -120,7 +121,7 @@ def _split_options(line: str) -> t.Tuple[str, str]:
             quoted = not quoted
         elif letter in " \t" and not quoted:
             rest = line[position:].strip()
-            if rest.split(None, 1)[0].startswith(("ssh-", "ecdsa-", "sk-")):
+            if rest.startswith(_TYPES):
                 return line[:position], rest
             break
     raise KeyProblem("is no public key; write the line of the .pub file, such as 'ssh-ed25519 AAAA... name@computer'")
