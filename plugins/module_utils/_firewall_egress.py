@@ -260,23 +260,25 @@ def name_sets(groups: t.Sequence[Group]) -> t.Dict[str, t.List[str]]:
 
 
 def resolver_lines(
-    destinations: t.Iterable[t.Mapping[str, t.Any]], resolvable: t.Sequence[str] = (), fill_sets: bool = True
+    destinations: t.Iterable[t.Mapping[str, t.Any]], resolvers: t.Sequence[str], resolvable: t.Sequence[str] = (), fill_sets: bool = True
 ) -> t.List[str]:
-    """Lines of dnsmasq's configuration: which names are answered, and which sets their addresses go to.
+    """Lines of dnsmasq's configuration: which names are answered by whom, and which sets their addresses go to.
 
     Args:
         destinations: right declarations.
+        resolvers: addresses of the name servers to ask.
         resolvable: names that are answered, with all below them, without being destinations; V(*) stands for every name.
         fill_sets: whether this dnsmasq can fill sets of nftables (2.87 and later).
     """
     sets = name_sets(grouped(destinations))
     everything = "*" in resolvable
-    lines = [] if everything else ["address=/#/"]
+    # Servers for single names only: one for all names would be asked before the address that is none.
+    lines = [f"server={address}" for address in resolvers] if everything else ["address=/#/"]
     for name in sorted({each.lower().rstrip(".") for each in resolvable} - {"*"}):
-        lines.append(f"server=/{name}/#")
+        lines += [f"server=/{name}/{address}" for address in resolvers]
     for name in sets:
         if name not in resolvable:
-            lines.append(f"server=/{name}/#")
+            lines += [f"server=/{name}/{address}" for address in resolvers]
         # dnsmasq takes a name for itself and all below it. What is below stays unanswered unless it was declared.
         if not name.startswith("*.") and f"*.{name}" not in sets and name not in resolvable and not everything:
             lines.append(f"address=/*.{name}/")

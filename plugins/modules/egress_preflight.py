@@ -121,7 +121,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         resolvers=resolvers,
-        resolver_lines=resolver_lines(destinations, module.params["resolvable"], module.params["fill_sets"]),
+        resolver_lines=resolver_lines(destinations, resolvers, module.params["resolvable"], module.params["fill_sets"]),
         names={name: sets for name, sets in names.items() if not name.startswith("*.")},
     )
 
