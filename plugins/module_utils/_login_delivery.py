@@ -45,7 +45,7 @@ DESTINATIONS = ("mail", "webhook")
 SETTLE = 4.0
 # A destination that takes longer than this for one message hangs.
 SEND_SECONDS = 25
-# Waiting after the first, second ... failure in a row. With the timer's half minute, what comes back is found within five minutes.
+# Waiting after the first, second ... failure in a row. With the timer's ten seconds, what comes back is found within five minutes.
 WAITS = (0, 20, 45, 90, 150)
 SSHD = ("sshd", "sshd-session", "sshd-auth")
 SSHD_PROGRAMS = ("/usr/sbin/sshd", "/usr/lib/openssh/sshd-session", "/usr/lib/openssh/sshd-auth")

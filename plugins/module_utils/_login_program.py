@@ -20,7 +20,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _login_spoo
 
 # What waits longer than this is told by 'status'.
 LATE = 300.0
-UNITS = ("civitas-logins.path", "civitas-logins.timer", "civitas-logins-digest.timer")
+UNITS = ("civitas-logins.timer", "civitas-logins-digest.timer")
 
 
 def main(arguments: t.Sequence[str]) -> int:
@@ -41,7 +41,7 @@ def _people(arguments: t.Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="civitas-logins", description="Tells who logs in to this host.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("pam", help="note a login; PAM runs it")
-    commands.add_parser("deliver", help="send what waits; a path unit and a timer run it")
+    commands.add_parser("deliver", help="send what waits; a timer runs it")
     commands.add_parser("retry", help="as deliver, without waiting for the next try to be due")
     commands.add_parser("digest", help="queue the message about failed logins since the last one; a timer runs it")
     commands.add_parser("test", help="send a test message to every destination now; exit status 1 when one does not take it")

@@ -11,8 +11,8 @@ module: pam_profile
 short_description: A profile of pam-auth-update, brought into effect with a way back
 version_added: 0.1.0
 description:
-  - Adds to, or takes away from, what all services of a Debian or Ubuntu host have in common in PAM, in the distributions' own way, so that no
-    file of a package is changed by hand and package updates ask nothing.
+  - Adds to, or takes away from, what all services of a Debian or Ubuntu host have in common in PAM, in the distributions' own way. So no
+    file of a package is changed by hand, and package updates ask nothing.
   - Before a change the automatic revert is armed with all files that may change. Follow it with the confirmation over a new connection.
 author:
   - The founders of civitas.hosting (@civitas-hosting)
@@ -53,7 +53,7 @@ EXAMPLES = r"""
       Priority: 0
       Session-Type: Additional
       Session:
-      	optional pam_echo.so Welcome
+        optional pam_echo.so Welcome
   register: result
 
 - name: Confirm over a new connection

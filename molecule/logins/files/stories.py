@@ -92,12 +92,14 @@ def console(user, password):
         nonlocal said
         end = time.monotonic() + 20
         while not re.search(pattern, said):
-            if time.monotonic() > end or not select.select([terminal], [], [], 20)[0]:
+            if time.monotonic() > end:
                 raise AssertionError(f"login said {said!r}, expected {pattern!r}")
             try:
-                said += os.read(terminal, 4096).decode(errors="replace")
+                if select.select([terminal], [], [], 1)[0]:
+                    said += os.read(terminal, 4096).decode(errors="replace")
             except OSError:
-                raise AssertionError(f"login ended with {said!r}, expected {pattern!r}") from None
+                # login hangs up the terminal before it opens it again.
+                time.sleep(0.1)
         said = ""
 
     expect("login: ")
@@ -189,14 +191,13 @@ def relay_hangs_or_is_another():
     ssh("alice", "true", source="127.0.3.1")
     ssh("alice", "true", source="127.0.3.2")
     wait("the messages in the chat", lambda: len(chats(since)) == 2)
-    wait("the problem", lambda: "did not answer" in run("civitas-logins", "status", check=False).stderr, 90)
+    wait("the problem", lambda: "timed out" in run("civitas-logins", "status", check=False).stderr, 90)
     relay("strange")
     said = len((HERE / "said.log").read_text().splitlines())
     shown = run("civitas-logins", "retry", check=False)
     assert shown.returncode == 1 and "certificate verify failed" in shown.stderr, shown
-    words = "\n".join((HERE / "said.log").read_text().splitlines()[said:])
-    assert "STARTTLS" in words, words
-    assert not re.search("AUTH|MAIL|RCPT|DATA|alice|canary", words), words
+    commands = re.findall(r">> b'(.*)'", "\n".join((HERE / "said.log").read_text().splitlines()[said:]))
+    assert [command.split()[0].upper() for command in commands] == ["EHLO", "STARTTLS"], commands
     assert len(mails(since)) == 0
     relay("mail")
     run("civitas-logins", "retry")
@@ -242,8 +243,6 @@ def disk():
         shutil.chown(path, "root")
     ssh("alice", "true", source="127.0.5.4")
     wait("the message with the right owner", lambda: len(mails(since)) == 3)
-    # The unit that watches the directory has it again.
-    run("systemctl", "restart", "civitas-logins.path")
     return f"a full disk ({full:.1f} s for the login), a missing directory and a wrong owner: nobody is kept out, and the journal has it"
 
 
@@ -256,7 +255,7 @@ def hostile_names():
         "PAM_RHOST": "evil.test\nX-Evil: yes\n.\nMAIL FROM:<eve@evil.test>",
         "PAM_TTY": "ssh",
     }
-    run("civitas-logins", "pam", env=environment)
+    run("/usr/local/sbin/civitas-logins", "pam", env=environment)
     wait("the message", lambda: len(mails(since)) == 1)
     time.sleep(2)
     (mail,) = mails(since)

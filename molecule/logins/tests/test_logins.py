@@ -17,7 +17,7 @@ def test_nothing_waits(host):
     assert said.rc == 0, said.stdout + said.stderr
 
 
-@pytest.mark.parametrize("unit", ["civitas-logins.path", "civitas-logins.timer", "civitas-logins-digest.timer"])
+@pytest.mark.parametrize("unit", ["civitas-logins.timer", "civitas-logins-digest.timer"])
 def test_units_run_and_start_at_boot(host, unit):
     assert host.service(unit).is_running
     assert host.service(unit).is_enabled
