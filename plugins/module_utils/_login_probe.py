@@ -38,6 +38,8 @@ SCRATCH = "/var/lib/civitas"
 ANSWER = "CIVITAS_ANSWER"
 PATIENCE = 15.0
 LOGIN_SECONDS = 30
+# What the client says when it has not come as far as a login.
+UNTRIED = ("ssh: ", "kex_exchange", "Unable to negotiate", "Bad configuration", "command-line")
 
 
 class ProbeError(Exception):
@@ -179,18 +181,16 @@ class LoginProbe:
                 argv,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 check=False,
                 timeout=LOGIN_SECONDS,
             )
         except subprocess.TimeoutExpired:
             raise ProbeError(f"a login at {self.address} port {self.port} did not end within {LOGIN_SECONDS} s") from None
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        last = said[-1] if said else ""
-        if done.returncode == 255 and "Permission denied" not in last and "closed by" not in last.lower():
-            # Not refused: not even tried.
-            raise ProbeError(f"no login at {self.address} port {self.port} could be tried: {last or 'ssh said nothing'}")
+        last = said[-1] if said else "the server closed the connection" if done.returncode == 255 else ""
+        if done.returncode == 255 and last.startswith(UNTRIED):
+            raise ProbeError(f"no login at {self.address} port {self.port} could be tried: {last}")
         return done.returncode == 0 and done.stdout.decode().strip() == NAME, last
 
     def _reach(self, places: t.Sequence[t.Tuple[str, int]]) -> t.Tuple[str, int]:
@@ -225,9 +225,9 @@ class LoginProbe:
             raise ProbeError(f"{argv[0]}: {out}")
 
 
-def journal(ask: program.Run = program.run) -> str:
-    """What sshd and PAM said about the probe. Since OpenSSH 9.8 sessions are a program of their own."""
+def journal(since: float, ask: program.Run = program.run) -> str:
+    """What sshd and PAM said about the probe since then. From OpenSSH 9.8 on sessions are a program of their own."""
     pattern = f"{NAME}|PAM (unable|adding|bad)"
     who = ["--identifier=sshd", "--identifier=sshd-session"]
-    _rc, out = ask(["journalctl", "--boot", "--quiet", "--no-pager", "--output=cat", "--since=-1min", "--grep", pattern, *who])
+    _rc, out = ask(["journalctl", "--boot", "--quiet", "--no-pager", "--output=cat", f"--since=@{since:.0f}", "--grep", pattern, *who])
     return "\n".join(out.splitlines()[-8:])

@@ -59,20 +59,23 @@ cases:
       type: str
 """
 
+import time
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.civitas.hosting.plugins.module_utils._login_probe import LoginProbe, ProbeError, journal
 
 
 def main():
     module = AnsibleModule(argument_spec={"second_factor": {"type": "bool", "default": True}})
+    began = time.time()
     try:
         cases = LoginProbe(module.params["second_factor"]).run()
     except (ProbeError, OSError) as error:
-        module.fail_json(msg=f"{error}\n{journal()}".strip(), cases=[])
+        module.fail_json(msg=f"{error}\n{journal(began)}".strip(), cases=[])
     result = [case._asdict() for case in cases]
     wrong = [f"{case.title}: {'lets in' if case.found else 'is refused'} ({case.said})" for case in cases if not case.ok]
     if wrong:
-        module.fail_json(msg="The SSH login is not as it must be. " + "; ".join(wrong) + "\n" + journal(), cases=result)
+        module.fail_json(msg="The SSH login is not as it must be. " + "; ".join(wrong) + "\n" + journal(began), cases=result)
     module.exit_json(changed=False, cases=result)
 
 

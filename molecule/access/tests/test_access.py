@@ -166,8 +166,10 @@ def test_a_password_opens_nothing(host, door):
 def test_what_people_put_into_their_homes_is_not_read(host, door):
     key = (MADE / "stranger.pub").read_text().strip()
     own = (MADE / "hugo.pub").read_text().strip()
-    lines = f"{key}\\ncommand=\"echo from home\" {own}\\n"
-    make = f"install -d -o hugo -m 0700 /home/hugo/.ssh && printf '{lines}' > /home/hugo/.ssh/authorized_keys && chown hugo /home/hugo/.ssh/*"
+    lines = f'{key}\\ncommand="echo from home" {own}\\n'
+    make = (
+        f"install -d -o hugo -m 0700 /home/hugo/.ssh && printf '{lines}' > /home/hugo/.ssh/authorized_keys && chown hugo /home/hugo/.ssh/*"
+    )
     with state(host, make, "rm -r /home/hugo/.ssh"):
         one, two, *_rest = emergency_codes(host, "hugo")
         assert not door.login("hugo", one, "stranger")
@@ -232,7 +234,10 @@ def test_people_read_no_secret_not_even_their_own(host, door):
     assert not door.login("hugo", own, None, run=f"cat {SECRETS}/hugo")
     assert host.run(f"runuser -u hugo -- ls {SECRETS}").rc != 0
     # The module of PAM leaves a file that even root only reads.
-    assert host.check_output(f"stat -c '%a %U %G' {SECRETS} {SECRETS}/hugo") in ("700 root root\n400 root root", "700 root root\n600 root root")
+    assert host.check_output(f"stat -c '%a %U %G' {SECRETS} {SECRETS}/hugo") in (
+        "700 root root\n400 root root",
+        "700 root root\n600 root root",
+    )
 
 
 def test_only_ciphertext_left_the_host_and_it_is_the_owners(host):
@@ -255,7 +260,7 @@ def test_no_secret_is_in_the_journal(host):
         (f"mv {SECRETS} {SECRETS}.away", f"mv {SECRETS}.away {SECRETS}", "secrets", "is not there, so no code is right"),
         # A code that was used has to be written down.
         (
-            f"s=$(cat {SECRETS}/ann) && mount -t tmpfs -o size=8k,mode=0700 none {SECRETS} && umask 077 && echo \"$s\" > {SECRETS}/ann"
+            f's=$(cat {SECRETS}/ann) && mount -t tmpfs -o size=8k,mode=0700 none {SECRETS} && umask 077 && echo "$s" > {SECRETS}/ann'
             f" && head -c 8192 /dev/zero > {SECRETS}/full; test -s {SECRETS}/ann",
             f"umount {SECRETS}",
             "",
@@ -291,7 +296,11 @@ FAULTS = {
     "passwords before ours": ("00-aaa.conf", "PasswordAuthentication yes", "passwordauthentication yes"),
     "another port": ("50-x.conf", "Port 2222", "port 22 2222"),
     "one more host key": ("50-x.conf", "HostKey /etc/ssh/ssh_host_ecdsa_key", "hostkey .*ecdsa"),
-    "a person by key alone": ("40-x.conf", "Match User ann\\nAuthenticationMethods publickey", "person: .*authenticationmethods publickey.*ann from"),
+    "a person by key alone": (
+        "40-x.conf",
+        "Match User ann\\nAuthenticationMethods publickey",
+        "person: .*authenticationmethods publickey.*ann from",
+    ),
     "everybody of a network": ("40-x.conf", "Match Address 10.99.0.0/16\\nAuthenticationMethods any", "40-x.conf, line 2: .*below a Match"),
     "a Match that leaks": ("00-aaa.conf", "Match User zz\\nPermitRootLogin yes", "00-aaa.conf, line 2: 'PermitRootLogin yes'"),
     "only some": ("50-x.conf", "AllowUsers ann", "allowusers ann"),
@@ -313,9 +322,15 @@ def test_what_the_provider_wrote_has_no_effect(host):
 
 
 def test_a_first_line_that_says_nullok_is_found(host):
-    with state(host, "cp -a /etc/pam.d/sshd /root/sshd.pam && sed -i 's/noskewadj/nullok/' /etc/pam.d/sshd", "mv /root/sshd.pam /etc/pam.d/sshd"):
+    with state(
+        host, "cp -a /etc/pam.d/sshd /root/sshd.pam && sed -i 's/noskewadj/nullok/' /etc/pam.d/sshd", "mv /root/sshd.pam /etc/pam.d/sshd"
+    ):
         assert "nullok" in found(host, "pam")
-    with state(host, "cp -a /etc/pam.d/sshd /root/sshd.pam && sed -i '1i @include common-auth' /etc/pam.d/sshd", "mv /root/sshd.pam /etc/pam.d/sshd"):
+    with state(
+        host,
+        "cp -a /etc/pam.d/sshd /root/sshd.pam && sed -i '1i @include common-auth' /etc/pam.d/sshd",
+        "mv /root/sshd.pam /etc/pam.d/sshd",
+    ):
         assert "@include common-auth" in found(host, "pam")
 
 
@@ -339,9 +354,13 @@ def test_ssh_audit_finds_no_failure_and_nothing_at_all_in_the_strict_profile(hos
     program = judges.ensure_programs(judges.SOURCES / "requirements-ssh.txt", judges.bed.CACHE / "judges-ssh") / "ssh-audit"
     done = subprocess.run([program, "--json", "--skip-rate-test", address], capture_output=True, text=True, timeout=120, check=False)
     said = json.loads(done.stdout)
-    notes = [(kind, entry["algorithm"], level, text)
-             for kind in ("kex", "key", "enc", "mac") for entry in said[kind]
-             for level in ("fail", "warn") for text in entry.get("notes", {}).get(level, [])]
+    notes = [
+        (kind, entry["algorithm"], level, text)
+        for kind in ("kex", "key", "enc", "mac")
+        for entry in said[kind]
+        for level in ("fail", "warn")
+        for text in entry.get("notes", {}).get(level, [])
+    ]
     assert said["kex"] and said["mac"]
     assert [note for note in notes if note[2] == "fail"] == []
     if strict:
