@@ -421,6 +421,10 @@ class _Planner:
         if ("" if account.expire == "-1" else account.expire) != expire:
             options += ["--expiredate", _expiry(person)]
             told.append(f"expires on {person.expires.isoformat()}" if person.expires else "does not expire")
+        if account.password == "!*":
+            # As it was made: without a password, but not locked, which a server without PAM would refuse.
+            options += ["--password", "*"]
+            told.append("unlocked")
         if account.has_password:
             options.append("--lock")
             told.append("password locked")

@@ -298,8 +298,10 @@ def processes() -> t.List[Process]:
             gids: t.Set[int] = set()
             if os.readlink(f"/proc/{name}/ns/pid") == space:
                 status = _proc(f"/proc/{name}/status")
-                uids.update(int(word) for word in _field(status, "Uid"))
-                gids.update(int(word) for word in _field(status, "Gid") + _field(status, "Groups"))
+                own = {int(word) for word in _field(status, "Uid")}
+                uids |= own
+                # The server's part of a session is root's, with groups that say nothing about the person.
+                gids.update(int(word) for word in _field(status, "Gid") + _field(status, "Groups") if 0 not in own)
                 login = _proc(f"/proc/{name}/loginuid")
                 if login.isdigit():
                     uids.add(int(login))

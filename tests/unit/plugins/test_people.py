@@ -7,10 +7,10 @@ import datetime
 import json
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from ansible_collections.civitas.hosting.plugins.filter.people import people as people_filter
 from ansible_collections.civitas.hosting.plugins.filter.people_problems import people_problems
 from ansible_collections.civitas.hosting.plugins.module_utils._people import OUR_GROUPS, PeopleError, accounts, normalized, problems_of
-from ansible.errors import AnsibleFilterError
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given, settings
@@ -168,7 +168,7 @@ def test_wrong_items_are_refused(item, words):
 
 @pytest.mark.parametrize("value", ["amina", {"name": "amina"}, 7, True])
 def test_what_is_no_list_is_refused(value):
-    with pytest.raises(PeopleError, match="access_people is .*; write a list"):
+    with pytest.raises(PeopleError, match=r"access_people is .*; write a list"):
         normalized(value)
 
 
