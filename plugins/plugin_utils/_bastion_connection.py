@@ -93,7 +93,7 @@ def _is_ssh(variables: t.Mapping[str, t.Any]) -> bool:
 def _option(name: str, variables: t.Mapping[str, t.Any]) -> t.Any:
     """An option of Ansible's connection, found where Ansible itself would: variables, command line, environment, ansible.cfg."""
     # The options are known once the plugin is.
-    plugin = connection_loader.get("ansible.builtin.ssh", class_only=True)
+    plugin = connection_loader.get("ssh", class_only=True)
     return constants.config.get_config_value(name, plugin_type="connection", plugin_name=plugin._load_name, variables=variables)
 
 
