@@ -67,7 +67,7 @@ def package_sources(root: str = "/") -> t.List[Source]:
                 address = urlsplit(proxy or match[0])
                 if address.hostname:
                     where = "apt's proxy" if proxy else "/" + os.path.relpath(path, root)
-                    found.add(Source(address.hostname, address.port or _PORTS.get(address.scheme, 80), where))
+                    found.add(Source(address.hostname, address.port or _PORTS.get(address.scheme if proxy else match[1], 80), where))
     return sorted(found)
 
 

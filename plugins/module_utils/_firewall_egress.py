@@ -453,6 +453,9 @@ def _by_family(values: t.Iterable[str]) -> t.Dict[str, t.List[str]]:
 
 
 def _network(value: t.Any) -> t.Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
+    # The name of an interface after an address could be any text.
+    if "%" in str(value):
+        return None
     try:
         return ipaddress.ip_network(str(value))
     except ValueError:
