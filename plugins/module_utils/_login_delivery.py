@@ -615,9 +615,9 @@ class Webhook:
             answer.read(65536)
             if answer.will_close or not answer.isclosed():
                 self.connection.close()
-        except (http.client.HTTPException, OSError, ValueError) as error:
+        except (http.client.HTTPException, OSError) as error:
             self.connection.close()
-            raise Undelivered(f"{self.place}: {type(error).__name__ if isinstance(error, ValueError) else text.clean(error)}") from None
+            raise Undelivered(f"{self.place}: {text.clean(error)}") from None
         if answer.status == 429 or answer.status >= 500:
             raise Undelivered(f"{self.place}: the answer is {answer.status}")
         if not 200 <= answer.status < 300:
