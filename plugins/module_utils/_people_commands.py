@@ -81,7 +81,8 @@ def command_problem(text: t.Any) -> t.Optional[str]:
                 "further arguments, so write one item for each command"
             )
     directory, _slash, name = words[0].rpartition("/")
-    if directory not in _DIRECTORIES:
+    # A directory would stand for all programs in it.
+    if directory not in _DIRECTORIES or not name:
         return f"does not begin with the path of a program below {', '.join(_DIRECTORIES)}, where only root can put another one"
     if ".." in text.replace("/", " ").split():
         return "holds '..'; write the path itself"
