@@ -20,9 +20,10 @@ SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "libssh")
 class ActionModule(ActionBase):
     def run(self, tmp: t.Optional[str] = None, task_vars: t.Optional[Result] = None) -> Result:
         result: Result = super().run(tmp, task_vars)
-        login = ""
+        login, port = "", None
         if self._connection.transport.rpartition(".")[2] in SSH:
             login = self._connection.get_option("remote_user") or self._play_context.remote_user or getpass.getuser()
-        arguments = {**self._task.args, "login": login, "controller_time": time.time()}
+            port = int(self._connection.get_option("port") or self._play_context.port or 22)
+        arguments = {**self._task.args, "login": login, "connection_port": port, "controller_time": time.time()}
         result.update(self._execute_module(module_name="civitas.hosting.access_preflight", module_args=arguments, task_vars=task_vars))
         return result

@@ -114,6 +114,13 @@ def ssh_units(ask: program.Run) -> t.List[t.Dict[str, t.Any]]:
     return units
 
 
+def leaves_port(connection: int, wanted: int, ask: program.Run) -> bool:
+    """Whether Ansible reaches sshd by the port that it listens on now and will not afterwards. Else something in between translates it."""
+    rc, out = ask(["/usr/sbin/sshd", "-T"])
+    present = program.values(program.parse_settings(out), "port") if rc == 0 else []
+    return str(connection) in present and str(wanted) not in present
+
+
 def restarts(units: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[t.List[str]]:
     """Commands that bring an old state of the files into force."""
     names = [str(unit["name"]) for unit in units]

@@ -31,6 +31,13 @@ options:
     description: Seconds by which the host's clock may be off. A clock that is off later, when codes are asked for already, is warned of.
     type: int
     default: 5
+  port:
+    description: The port that SSH is to listen on.
+    type: int
+    default: 22
+  connection_port:
+    description: The port that Ansible connects to by SSH. Filled in by the action plugin of the same name, not for playbooks.
+    type: int
   login:
     description: The account that Ansible logs in with over SSH. Filled in by the action plugin of the same name, not for playbooks.
     type: str
@@ -56,6 +63,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+leaves_port:
+  description: Whether Ansible has to go on by O(port), as the one it came by will be closed.
+  type: bool
+  returned: success
 units:
   description: The systemd units of SSH with what M(civitas.hosting.systemd_units) is to do about them.
   type: list
@@ -81,6 +92,8 @@ def main():
             "open_to": {"type": "list", "elements": "str", "required": True},
             "second_factor": {"type": "bool", "required": True},
             "clock_tolerance": {"type": "int", "default": 5},
+            "port": {"type": "int", "default": 22},
+            "connection_port": {"type": "int"},
             "login": {"type": "str", "default": ""},
             "controller_time": {"type": "float"},
         },
@@ -96,7 +109,10 @@ def main():
     for warning in [*problems, *warnings]:
         module.warn(warning)
     units = preflight.ssh_units(run)
-    module.exit_json(changed=False, units=units, restarts=preflight.restarts(units))
+    leaves = params["connection_port"] is not None and preflight.leaves_port(params["connection_port"], params["port"], run)
+    if leaves:
+        module.warn(f"SSH moves to port {params['port']}; write ansible_port: {params['port']} for this host")
+    module.exit_json(changed=False, units=units, restarts=preflight.restarts(units), leaves_port=leaves)
 
 
 if __name__ == "__main__":

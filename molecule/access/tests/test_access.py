@@ -187,9 +187,9 @@ def test_who_needs_no_code_gets_in_by_key(door, name):
 @pytest.mark.parametrize("name", ["deploy", "glass"])
 def test_their_keys_open_nothing_from_elsewhere(host, name):
     private = base64.b64encode((MADE / name).read_bytes()).decode()
+    options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
     done = host.run(
-        "k=$(mktemp) && printf %s {0} | base64 -d > $k && ssh -n -i $k -o BatchMode=yes -o StrictHostKeyChecking=no "
-        "-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR {1}@127.0.0.1 id; r=$?; rm -f $k; exit $r".format(private, name)
+        f"k=$(mktemp) && printf %s {private} | base64 -d > $k && ssh -n -i $k {options} {name}@127.0.0.1 id; r=$?; rm -f $k; exit $r"
     )
     assert done.rc == 255
     assert "Permission denied" in done.stderr
@@ -342,7 +342,7 @@ def test_a_secret_that_others_can_read_is_found(host):
 def test_a_short_host_key_is_found(host):
     key = "/etc/ssh/ssh_host_rsa_key"
     broken = f"mkdir /root/keys && mv {key} {key}.pub /root/keys && ssh-keygen -q -t rsa -b 2048 -N '' -f {key}"
-    with state(host, broken, f"mv /root/keys/* /etc/ssh && rmdir /root/keys"):
+    with state(host, broken, "mv /root/keys/* /etc/ssh && rmdir /root/keys"):
         assert "has 2048 bits" in found(host, "sshd")
 
 

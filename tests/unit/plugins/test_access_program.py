@@ -139,7 +139,11 @@ def test_host_keys_are_long_and_private(tmp_path, mode, answer, words):
 # --- PAM
 
 CODE = f"auth required pam_google_authenticator.so user=root secret={program.SECRETS}/${{USER}} noskewadj\n"
-REST = "account required pam_unix.so no_pass_expiry\n@include common-session\nsession [default=bad module_unknown=ignore] pam_selinux.so close\n"
+REST = """\
+account required pam_unix.so no_pass_expiry
+@include common-session
+session [default=bad module_unknown=ignore] pam_selinux.so close
+"""
 
 
 def pam(tmp_path, text, **other):

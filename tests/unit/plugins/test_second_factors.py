@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_the_old_secret(factors, monkeypatch):
 
 
 def test_a_program_that_fails_is_named_without_what_it_read():
-    with pytest.raises(module.SecondFactorError, match="^false: $"):
+    with pytest.raises(module.SecondFactorError, match=r"^false: $"):
         module._pipe(["false"], b"secret")
     with pytest.raises(module.SecondFactorError, match="no-such-program is not installed"):
         module._pipe(["no-such-program"], b"secret")
