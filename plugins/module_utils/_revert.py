@@ -24,7 +24,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import stat
 import subprocess
@@ -67,6 +66,8 @@ Type=notify
 ExecStart={python} -I {program} wait
 SyslogIdentifier=civitas-revert
 Restart=on-failure
+# Ended by anybody but systemd it is started again.
+RestartForceExitStatus=SIGTERM
 RestartSec=2
 OOMScoreAdjust=-900
 """
@@ -891,8 +892,6 @@ def _ready() -> None:
 def main(words: t.Sequence[str]) -> int:
     """What the services run; C(status) and C(restore) are for people."""
     log = Revert()
-    # Ended by whomever but systemd, it is started again.
-    signal.signal(signal.SIGTERM, lambda *_nothing: os._exit(1))
     command = words[0] if len(words) == 1 else ""
     try:
         if command == "wait":
