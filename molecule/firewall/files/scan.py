@@ -15,7 +15,7 @@ import sys
 import time
 
 # Long enough for a second SYN.
-SECONDS = 1.5
+SECONDS = 1.3
 
 
 def scan(source, address, ports):
