@@ -79,6 +79,8 @@ def put(note: t.Mapping[str, t.Any], bases: t.Sequence[str] = BASES, limit: int 
 def open_directory(base: str, name: str) -> int:
     """Open C(name) in C(base), made when missing. Raises OSError when others than its owner could write to it."""
     path = f"{base}/{name}"
+    # The mode is for the last part of a path only.
+    os.makedirs(base, mode=0o700, exist_ok=True)
     os.makedirs(path, mode=0o700, exist_ok=True)
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     for found in (os.stat(base, follow_symlinks=False), os.fstat(handle)):
@@ -139,7 +141,6 @@ def note_login(environment: t.Mapping[str, str]) -> None:
         try:
             os.close(ready)
             os.setsid()
-            os.umask(0o077)
             _note(note)
         finally:
             os._exit(0)

@@ -67,6 +67,9 @@ def mail(certificate):
 class Chat(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def log_message(self, *_arguments):
+        """The path is a secret, and the journal is searched for it."""
+
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         keep("chat.jsonl", path=self.path, key=self.headers["Idempotency-Key"], body=json.loads(body))
