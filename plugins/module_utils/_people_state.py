@@ -351,7 +351,10 @@ def rule_owners(text: str) -> t.Tuple[t.Set[str], bool]:
         if not line or (line.startswith("#") and not re.match(r"#(include|includedir|[0-9])", line)):
             continue
         match = re.match(r"Defaults:([a-z_][a-z0-9_-]*)\s", line)
-        head = match.group(1) if match else re.split(r"\s+[A-Za-z0-9_.+-]+(?:\s*,\s*[A-Za-z0-9_.+-]+)*\s*=", line)[0]
+        if match:
+            owners.add(match.group(1))
+            continue
+        head = re.split(r"\s+[A-Za-z0-9_.+-]+(?:\s*,\s*[A-Za-z0-9_.+-]+)*\s*=", line)[0]
         names = [name.strip() for name in head.split(",")]
         if "=" in line and all(re.fullmatch(r"%?[a-z_][a-z0-9_-]*", name) for name in names):
             owners.update(names)
