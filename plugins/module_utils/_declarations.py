@@ -26,6 +26,7 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "networks": ("name", "host_address", "cidrs"),
     "artifacts": ("name", "file", "sha256"),
     "destinations": ("name", "from", "purpose"),
+    "clients": ("name", "process", "purpose"),
 }
 
 PORT_SOURCES = ("public", "admin", "cluster", "containers", "loopback")

@@ -243,7 +243,11 @@ def probe_certificate(check: Check) -> Result:
 
 
 def probe_exposure(check: Check) -> Result:
-    """The sockets that listen beyond loopback are exactly covered by V(ports) (declarations of kind ports)."""
+    """The sockets that listen beyond loopback are exactly covered by V(ports) (declarations of kind ports).
+
+    A UDP socket that waits for answers looks like one that listens: those of the processes of V(clients) (declarations of that kind) are
+    left out.
+    """
     sockets: t.List[Socket] = []
     for protocol in ("tcp", "udp"):
         for table in (f"/proc/net/{protocol}", f"/proc/net/{protocol}6"):
@@ -252,8 +256,9 @@ def probe_exposure(check: Check) -> Result:
                     sockets.extend(parse_sockets(protocol, lines))
     undeclared = undeclared_sockets(sockets, check["ports"])
     published = _undeclared_publications(check)
+    owners = _socket_owners({found.inode for found in undeclared})
+    undeclared = without_clients(undeclared, owners, {str(client["process"]) for client in check.get("clients") or []})
     if undeclared or published:
-        owners = _socket_owners({found.inode for found in undeclared})
         names = [f"{s.protocol} {_show(s.address, s.port)} ({owners.get(s.inode, 'unknown process')})" for s in undeclared]
         return False, "not declared: " + "; ".join(names + published)
     beyond = sorted({f"{s.protocol}/{s.port}" for s in sockets if not _is_loopback(s.address)})
@@ -292,6 +297,11 @@ def undeclared_sockets(sockets: t.Iterable[Socket], ports: t.Iterable[t.Mapping[
         ):
             found.add(listening)
     return sorted(found)
+
+
+def without_clients(sockets: t.Iterable[Socket], owners: t.Mapping[str, str], processes: t.Container[str]) -> t.List[Socket]:
+    """The sockets without those from which the C(processes) ask; a port below 1024 is a service's."""
+    return [s for s in sockets if not (s.protocol == "udp" and s.port >= 1024 and owners.get(s.inode) in processes)]
 
 
 def _covers(addresses: t.Sequence[str], address: str) -> bool:

@@ -35,7 +35,8 @@ options:
       - V(certificate) - the server on V(address) and V(port) presents for V(server_name) exactly the first certificate in V(file). It is
         valid for V(minimum_days) (14) more days and verifies against the trust store V(ca_file) (the system's unless given). A service
         that did not load a renewed certificate fails. With V(starttls) as V(smtp) or V(postgres), TLS is asked for in their way.
-      - V(exposure) - only V(ports) (declarations) listen beyond loopback; ports that containers publish are included.
+      - V(exposure) - only V(ports) (declarations) listen beyond loopback; ports that containers publish are included. UDP sockets from
+        which the processes of V(clients) (declarations) ask are none of them.
       - V(containers) - all containers of the compose project V(project) run and are healthy; V(services) all have one.
       - V(postgres) - the server on V(port) takes writes and has V(databases).
       - V(file) - V(path) exists and has V(mode), V(owner), V(group).

@@ -59,6 +59,14 @@ def test_sockets_are_decoded_and_only_listening_ones_count() -> None:
     ]
 
 
+def test_a_client_is_no_listener_but_a_service_is() -> None:
+    question, service, other = (checks.Socket("udp", "0.0.0.0", port, inode) for port, inode in ((34141, "1"), (53, "1"), (34142, "2")))
+    stream = checks.Socket("tcp", "0.0.0.0", 34141, "1")
+    sockets = [question, service, other, stream]
+    assert checks.without_clients(sockets, {"1": "dnsmasq", "2": "nc"}, {"dnsmasq"}) == [service, other, stream]
+    assert checks.without_clients(sockets, {}, {"dnsmasq"}) == sockets
+
+
 def test_undeclared_sockets_are_found() -> None:
     sockets = [*checks.parse_sockets("tcp", TCP.splitlines()), *checks.parse_sockets("tcp", TCP6.splitlines())]
     assert [(s.address, s.port) for s in checks.undeclared_sockets(sockets, PORTS)] == [("2001:db8::1", 22)]
