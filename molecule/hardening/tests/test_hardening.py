@@ -208,7 +208,9 @@ def test_audit_rules_are_right(host):
     """The kernel lets no container audit, which is all that it objects to."""
     answer = host.run("auditctl -R /etc/audit/rules.d/90-civitas.rules")
     lines = (answer.stdout + answer.stderr).splitlines()
-    harmless = r"Error sending .* \(Operation not permitted\)|There was an error in line \d+ of .*|Old style watch rules are slower|No rules|\s*"
+    harmless = (
+        r"Error sending .* \(Operation not permitted\)|There was an error in line \d+ of .*|Old style watch rules are slower|No rules|\s*"
+    )
     assert [line for line in lines if not re.fullmatch(harmless, line)] == []
     assert "No change" in host.check_output("augenrules --check") or host.run("augenrules --check").succeeded
     keys = set(re.findall(r"-k civitas-(\S+)", host.file("/etc/audit/rules.d/90-civitas.rules").content_string))
