@@ -18,7 +18,8 @@ import subprocess
 import typing as t
 from urllib.parse import urlsplit
 
-from ansible_collections.civitas.hosting.plugins.module_utils._firewall_egress import EgressError, covers
+from ansible_collections.civitas.hosting.plugins.module_utils._egress_refresh import AnswerError, ask
+from ansible_collections.civitas.hosting.plugins.module_utils._firewall_egress import PACKAGE_SOURCES, EgressError, covers
 
 RESOLV_CONF = "etc/resolv.conf"
 # Where systemd-resolved writes the servers that it asks itself; resolv.conf names only its own address then.
@@ -71,6 +72,35 @@ def package_sources(root: str = "/") -> t.List[Source]:
     return sorted(found)
 
 
+def with_found(
+    destinations: t.Sequence[t.Mapping[str, t.Any]], sources: t.Sequence[Source], resolvers: t.Sequence[str]
+) -> t.List[t.Dict[str, t.Any]]:
+    """The declarations, those for the host's package sources with these instead of C(found)."""
+    result: t.List[t.Dict[str, t.Any]] = []
+    for item in destinations:
+        if item.get("found") != PACKAGE_SOURCES:
+            result.append(dict(item))
+            continue
+        by_port: t.Dict[int, t.List[str]] = {}
+        for source in sources:
+            by_port.setdefault(source.port, []).extend(_followed(source, resolvers))
+        plain = {key: value for key, value in item.items() if key != "found"}
+        result += [{**plain, "hosts": sorted(set(hosts)), "ports": [port], "protocol": "tcp"} for port, hosts in sorted(by_port.items())]
+    return result
+
+
+def _followed(source: Source, resolvers: t.Sequence[str]) -> t.List[str]:
+    """The name, or its addresses when the name servers do not know it, as with one of /etc/hosts: no answer would let them through."""
+    for resolver in resolvers:
+        try:
+            if ask(source.host, 4, (resolver, 53)) or ask(source.host, 6, (resolver, 53)):
+                return [source.host]
+            return _addresses(source) or [source.host]
+        except (AnswerError, OSError, ValueError):
+            continue
+    return [source.host]
+
+
 def undeclared(sources: t.Iterable[Source], destinations: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[str]:
     """One sentence for each package source that would be refused."""
     return [
@@ -83,11 +113,17 @@ def undeclared(sources: t.Iterable[Source], destinations: t.Sequence[t.Mapping[s
 
 def _covered_by_address(source: Source, destinations: t.Sequence[t.Mapping[str, t.Any]]) -> bool:
     """Whether a name stands for declared addresses only, such as one of /etc/hosts."""
+    found = _addresses(source)
+    return bool(found) and all(covers(destinations, address, source.port) for address in found)
+
+
+def _addresses(source: Source) -> t.List[str]:
+    """What the host makes of a name."""
     try:
-        found = {str(entry[4][0]) for entry in socket.getaddrinfo(source.host, source.port, proto=socket.IPPROTO_TCP)}
+        found = socket.getaddrinfo(source.host, source.port, proto=socket.IPPROTO_TCP)
     except OSError:
-        return False
-    return all(covers(destinations, address.partition("%")[0], source.port) for address in found)
+        return []
+    return sorted({str(entry[4][0]) for entry in found if "%" not in str(entry[4][0])})
 
 
 def _listed(path: str) -> t.List[str]:

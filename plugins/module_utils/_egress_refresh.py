@@ -88,7 +88,7 @@ def ask(name: str, family: int, server: t.Tuple[str, int] = RESOLVER) -> t.List[
     """The addresses of a name; none when it has none. Raises AnswerError or OSError when nobody knows."""
     kind = TYPES[family]
     asked = question(name, kind, secrets.randbelow(65536))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+    with socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_DGRAM) as link:
         link.connect(server)
         link.settimeout(_PATIENCE / _TRIES)
         for attempt in range(_TRIES):

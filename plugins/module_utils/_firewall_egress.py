@@ -30,6 +30,8 @@ ANSWER_SECONDS = 30
 
 _RESOLVER_PURPOSE = "Questions for declared names, by the host's resolver alone"
 
+# The value of C(found) in a declaration whose hosts are those that apt fetches from.
+PACKAGE_SOURCES = "package_sources"
 SOURCES = ("host", "containers", "both")
 PROTOCOLS = ("tcp", "udp")
 
@@ -107,8 +109,11 @@ def egress_rules(model: t.Mapping[str, t.Any]) -> EgressRules:
     """
     if model["mode"] == "open":
         return EgressRules([], [], [], ["accept"], ["accept"])
-    # Here, at the latest, the name servers must be known.
+    # Here, at the latest, the name servers must be known, and what was to be found on the host.
     problems = egress_problems({**model, "resolvers": model.get("resolvers") or []})
+    problems += [
+        f"destination {item.get('name')!r}: it was not looked for on the host" for item in model["destinations"] if "found" in item
+    ]
     if problems:
         raise EgressError(problems)
     groups = grouped(model["destinations"])
@@ -137,7 +142,7 @@ def egress_rules(model: t.Mapping[str, t.Any]) -> EgressRules:
 def expanded(item: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
     """A declaration in plain form: instead of C(hosts), C(ports) and C(protocol) it may have C(urls), or C(images) of containers.
 
-    Empty texts among them are passed over, so that a declaration without any is none.
+    Empty texts among them are passed over, so that a declaration without any is none. With C(found) the host says where to.
 
     Raises:
         EgressError: a URL without host, or with a protocol whose port nobody knows.
@@ -206,6 +211,10 @@ def egress_problems(model: t.Mapping[str, t.Any]) -> t.List[str]:
 def destination_problems(item: t.Mapping[str, t.Any]) -> t.List[str]:
     """All that is wrong with one declaration of kind C(destinations)."""
     where = f"destination {item.get('name')!r}"
+    if "found" in item:
+        if item["found"] == PACKAGE_SOURCES and item.get("from") in SOURCES:
+            return []
+        return [f"{where}: found is {PACKAGE_SOURCES}, and from one of {', '.join(SOURCES)}"]
     problems: t.List[str] = []
     hosts, ports = item.get("hosts"), item.get("ports")
     if not isinstance(hosts, (list, tuple)) or not hosts:
@@ -231,7 +240,7 @@ def destination_problems(item: t.Mapping[str, t.Any]) -> t.List[str]:
 def grouped(destinations: t.Iterable[t.Mapping[str, t.Any]]) -> t.List[Group]:
     """Right declarations by who, protocol and ports; sorted, so that their order in the inventory means nothing."""
     found: t.Dict[t.Tuple[str, str, t.Tuple[int, ...]], t.Tuple[t.Set[str], t.Set[str], t.Set[str]]] = {}
-    for item in destinations:
+    for item in _plain(destinations):
         ports = tuple(sorted({int(port) for port in item["ports"]}))
         names, networks, purposes = found.setdefault((item["from"], item["protocol"], ports), (set(), set(), set()))
         for host in item["hosts"]:
@@ -315,7 +324,7 @@ def egress_rows(destinations: t.Sequence[t.Mapping[str, t.Any]], resolvers: t.It
             "role": str(item.get("role", "")),
             "purpose": str(item["purpose"]),
         }
-        for item in [*destinations, *asked]
+        for item in [*_plain(destinations), *asked]
         for host in item["hosts"]
     ]
     unique = {repr(sorted(row.items())): row for row in rows}
@@ -335,7 +344,7 @@ def egress_text(rows: t.Sequence[t.Mapping[str, t.Any]]) -> str:
 def covers(destinations: t.Iterable[t.Mapping[str, t.Any]], host: str, port: int) -> bool:
     """Whether the host may connect to C(port) of C(host), a name or an address, by TCP."""
     target = _network(host)
-    for item in destinations:
+    for item in _plain(destinations):
         if item["protocol"] != "tcp" or item["from"] == "containers" or port not in {int(each) for each in item["ports"]}:
             continue
         for declared in item["hosts"]:
@@ -370,6 +379,11 @@ def kept_elements(listing: t.Mapping[str, t.Any], rules: EgressRules) -> t.List[
         if elements:
             lines.append(f"add element inet {TABLE} {found['name']} {_in_set(elements)}")
     return lines
+
+
+def _plain(destinations: t.Iterable[t.Mapping[str, t.Any]]) -> t.List[t.Mapping[str, t.Any]]:
+    """Those that do not wait for what is found on the host."""
+    return [item for item in destinations if "found" not in item]
 
 
 def _protocol_rules() -> t.List[str]:

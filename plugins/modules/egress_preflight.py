@@ -27,6 +27,7 @@ options:
     description:
       - What the host and its containers may reach, as declared; see the role C(civitas.hosting.firewall).
       - For each a name, C(hosts) (names, names that begin with C(*.), addresses or networks), C(ports), C(protocol) and C(from), who may.
+      - With C(found) set to V(package_sources) it stands for what apt fetches from, or its proxy, instead of hosts, ports and protocol.
     type: list
     elements: dict
     required: true
@@ -57,6 +58,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+destinations:
+  description: The declarations, with the host's package sources in the place of those that are to be found.
+  returned: success
+  type: list
+  elements: dict
 resolvers:
   description: Addresses of the name servers.
   returned: success
@@ -108,7 +114,11 @@ def main() -> None:
     judged = egress_problems({"destinations": destinations, "resolvers": resolvers or None, "resolvable": module.params["resolvable"]})
     problems += judged
     if not judged:
-        problems += preflight.undeclared(preflight.package_sources(), destinations)
+        sources = preflight.package_sources()
+        destinations = preflight.with_found(destinations, sources, resolvers)
+        # Found as they are, they may still be no names that one could write.
+        problems += egress_problems({"destinations": destinations}) + preflight.undeclared(sources, destinations)
+    if not problems:
         names = name_sets(grouped(destinations))
         if not module.params["fill_sets"]:
             problems += [
@@ -120,6 +130,7 @@ def main() -> None:
         module.fail_json(msg="\n".join(problems), problems=problems)
     module.exit_json(
         changed=False,
+        destinations=destinations,
         resolvers=resolvers,
         resolver_lines=resolver_lines(destinations, resolvers, module.params["resolvable"], module.params["fill_sets"]),
         names={name: sets for name, sets in names.items() if not name.startswith("*.")},

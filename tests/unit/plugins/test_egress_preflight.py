@@ -82,3 +82,26 @@ def test_a_name_that_stands_for_declared_addresses_is_declared():
     declared = [{**MIRROR, "hosts": ["127.0.0.0/8", "::1"]}]
     assert preflight.undeclared([source], declared) == []
     assert preflight.undeclared([source], [{**MIRROR, "hosts": ["192.0.2.0/24"]}])
+
+
+def test_package_sources_take_the_place_of_what_is_to_be_found(monkeypatch):
+    known = {"deb.example.org": ["192.0.2.1"], "localhost": []}
+    monkeypatch.setattr(preflight, "ask", lambda name, family, server: known[name] if family == 4 else [])
+    sources = [preflight.Source("deb.example.org", 80, "a"), preflight.Source("localhost", 3142, "b")]
+    wanted = {"name": "packages", "found": "package_sources", "from": "host", "purpose": "p", "role": "base"}
+    found = preflight.with_found([wanted, MIRROR], sources, ["192.0.2.53"])
+    assert (found[0]["hosts"], found[0]["ports"]) == (["deb.example.org"], [80])
+    # The name servers do not know it, the host does.
+    assert "127.0.0.1" in found[1]["hosts"] and "localhost" not in found[1]["hosts"]
+    assert found[-1] == MIRROR
+    assert preflight.undeclared(sources, found) == []
+
+
+def test_when_no_name_server_answers_names_stay_names(monkeypatch):
+    def silent(*_words):
+        raise OSError("nobody")
+
+    monkeypatch.setattr(preflight, "ask", silent)
+    wanted = {"name": "packages", "found": "package_sources", "from": "host", "purpose": "p"}
+    (found,) = preflight.with_found([wanted], [preflight.Source("localhost", 80, "a")], ["192.0.2.53"])
+    assert found["hosts"] == ["localhost"] and "found" not in found

