@@ -17,6 +17,9 @@ from ansible.plugins.loader import lookup_loader
 from ansible_collections.civitas.hosting.plugins.module_utils import (
     _acme_preflight,
     _docker_preflight,
+    _firewall_model,
+    _login_preflight,
+    _people,
     _policy,
     _postgres_objects,
     _secrets,
@@ -41,6 +44,11 @@ _INTERNAL_CA = (
     *("internal", "common_name", "ca_site_names", "ca_permitted_names", "lifetime_days", "renew_before_days", "revoked"),
     *("root_file", "controller_ca_file"),
 )
+# What the preflights of the roles access and firewall judge, and which of these come from site-wide variables of the same end.
+_PEOPLE = ("people", "automation", "automation_anywhere", "permit_root_automation", "break_glass", "operator_commands")
+_ANNOUNCE = ("smtp", "webhook", "automation", "automation_minutes", "host", "record_weeks")
+_FIREWALL = ("ports", "admin_networks", "peers", "public_networks", "container_interfaces", "ssh_port")
+_SITE_NAMES = re.compile(r"\b(?:access_(people|automation|break_glass)|firewall_(admin_networks))\b")
 _CONNECTION = ("ansible_connection", "ansible_host", "ansible_port", "ansible_user")
 
 
@@ -94,6 +102,8 @@ class ActionModule(ActionBase):
             self._judge_docker(target)
             self._judge_acme(target)
             self._judge_internal_ca(target)
+            self._judge_access(target)
+            self._judge_firewall(target)
         notes = self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
 
@@ -324,6 +334,31 @@ class ActionModule(ActionBase):
             self._add([Problem(target.host.name, "docker_address_pools", "has another shape than the role can use", advice)], target.own)
             return
         self._add_sentences(target, found, "put the file there, or correct the path")
+
+    def _judge_access(self, target: _Target) -> None:
+        """Who would get in, and who would be told of it."""
+        for prefix, names, problems in (
+            ("access_", _PEOPLE, _people.problems_of),
+            ("access_announce_", _ANNOUNCE, _login_preflight.problems),
+        ):
+            values = self._rendered(target, [prefix + name for name in names])
+            if values:
+                self._add_way_in(target, problems({name: values[prefix + name] for name in names}))
+
+    def _judge_firewall(self, target: _Target) -> None:
+        """Whether the way in would stay open. What may go out is judged where name servers are known, on the host."""
+        values = self._rendered(target, [f"firewall_{name}" for name in _FIREWALL])
+        if values:
+            config = {name: values[f"firewall_{name}"] for name in _FIREWALL}
+            problems = _firewall_model.problems({**config, "egress": {"mode": "open", "destinations": []}})
+            # Ports are what roles make of variables, whose faults are told already.
+            told = any(problem.where == target.host.name for problem in self._problems)
+            self._add_way_in(target, [text for text in problems if not (told and text.startswith("firewall_ports"))])
+
+    def _add_way_in(self, target: _Target, sentences: t.Iterable[str]) -> None:
+        """Told by the names that people wrote."""
+        named = [_SITE_NAMES.sub(lambda found: f"civitas_{found[1] or found[2]}", text) for text in sentences]
+        self._add_sentences(target, named, "correct it")
 
     def _judge_acme(self, target: _Target) -> None:
         """What the ACME server would be asked for, once the site-wide variables are sound."""

@@ -56,6 +56,7 @@ def _server(project: Path) -> Iterator[str]:
     image = kinto_image.ensure_archive()
     (project / "password").touch(0o600)
     (project / "password").write_text("a password of the test\n")
+    bed.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(project / "ssh_key"))
     (project / "inventory.yml").write_text(
         yaml.safe_dump(
             {
@@ -66,6 +67,13 @@ def _server(project: Path) -> Iterator[str]:
                         "civitas_tier": "single",
                         "civitas_application": "demo",
                         "civitas_domain": "records.example.org",
+                        "civitas_automation": {
+                            "ssh_keys": [(project / "ssh_key.pub").read_text().strip()],
+                            "from": ["192.0.2.0/24"],
+                        },
+                        "civitas_admin_networks": ["192.0.2.0/24"],
+                        # The names of a container's network are known to the engine only.
+                        "civitas_egress": "open",
                         "app_demo_image": image["image"],
                         "app_demo_archive": image["archive"],
                         "app_demo_archive_sha256": image["sha256"],

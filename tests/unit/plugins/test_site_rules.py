@@ -21,6 +21,8 @@ VALID = {
     "civitas_aliases": ["www.example.org"],
     "civitas_public_https_port": 8443,
     "civitas_timezone": "Africa/Nairobi",
+    "civitas_automation": {"name": "deploy", "ssh_keys": ["ssh-ed25519 AAAA"], "from": ["192.0.2.7"]},
+    "civitas_admin_networks": ["192.0.2.0/24"],
     "civitas_secrets_file": "/srv/site/secrets.yml",
     "ansible_host": "192.0.2.1",
 }
@@ -137,7 +139,10 @@ def test_no_rule_breaks_on_hostile_values(value):
         judge(host(**{name: value}))
 
 
-@pytest.mark.parametrize("name", ["civitas_environment", "civitas_tier", "civitas_application", "civitas_domain"])
+@pytest.mark.parametrize(
+    "name",
+    ["civitas_environment", "civitas_tier", "civitas_application", "civitas_domain", "civitas_automation", "civitas_admin_networks"],
+)
 def test_required(name):
     (problem,) = rules.check_site_variables(host(**{name: ...}), VARIABLES)
     assert (problem.variable, problem.problem) == (name, "is not set")

@@ -25,6 +25,8 @@ CANARY = "canary-1f9c7a"
 # Small roles in place of the collection's own, so that every rule has something to bite on.
 OPTIONS = {
     "base": {"base_timezone": {"type": "str"}},
+    "access": {},
+    "firewall": {},
     "docker": {
         "docker_source": {"type": "str"},
         "docker_repository_url": {"type": "str"},
@@ -92,6 +94,8 @@ VALID = {
     "civitas_tier": "single",
     "civitas_application": "demo",
     "civitas_domain": "records.example.org",
+    "civitas_automation": {"ssh_keys": []},
+    "civitas_admin_networks": ["192.0.2.0/24"],
     "app_demo_title": "Records",
 }
 
@@ -151,6 +155,7 @@ class Site:
             "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
             "ANSIBLE_COLLECTIONS_PATH": str(self.root / "collections"),
             "ANSIBLE_HOME": str(self.root / "home"),
+            "HOME": str(self.root / "home"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_TIMEOUT": "2",
         }
@@ -192,7 +197,7 @@ def site(tmp_path):
 def test_a_valid_site(site):
     run = site.validate()
     assert run.returncode == 0, run.output
-    assert run.result["msg"] == "Inventory inventory/hosts.yml is valid: 1 host, 24 variables checked, 2 secrets present (2 of them new)"
+    assert run.result["msg"] == "Inventory inventory/hosts.yml is valid: 1 host, 26 variables checked, 2 secrets present (2 of them new)"
     assert run.result["generated_secrets"] == ["app_demo_password", "app_demo_key"]
     assert not site.calls.exists()
 
@@ -424,13 +429,14 @@ def test_vaulted_values_are_judged_and_not_shown(site):
 def test_artifacts_are_judged_by_their_checksum(site):
     archive = site.root / "image.tar.gz"
     archive.write_bytes(b"an image")
+    make_key(site.root / "home/.ssh/id_ed25519")
     sha256 = hashlib.sha256(b"an image").hexdigest()
     site.variables(app_demo_archive=str(archive), app_demo_archive_sha256=sha256)
     run = site.validate("--check")
     assert run.returncode == 0, run.output
     archive.write_bytes(b"half an im")
     found = site.validate("--check").only()
-    assert (found["variable"], found["source"]) == ("app_demo_archive", "inventory/group_vars/all.yml:6")
+    assert (found["variable"], found["source"]) == ("app_demo_archive", "inventory/group_vars/all.yml:10")
     assert "is damaged or another file" in found["problem"]
     assert not site.calls.exists()
 
@@ -527,6 +533,11 @@ def test_a_site_with_acme(site):
     assert found["variable"] == "civitas_acme_directory" and found["problem"].startswith("policy_lets_encrypt: ")
 
 
+def make_key(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)], check=True)
+
+
 def with_own_roles(site):
     """The collection's own roles and playbooks, and what stands for the application's archive."""
     shutil.rmtree(site.collection / "roles")
@@ -534,6 +545,7 @@ def with_own_roles(site):
         shutil.copytree(COLLECTION / part, site.collection / part, dirs_exist_ok=True)
     archive = site.root / "image.tar.gz"
     archive.write_bytes(b"an image")
+    make_key(site.root / "home/.ssh/id_ed25519")
     return {"image": "localhost/demo:1", "archive": str(archive), "sha256": hashlib.sha256(b"an image").hexdigest()}
 
 
@@ -541,6 +553,8 @@ def test_the_demo_inventory_is_valid(site):
     image = with_own_roles(site)
     # What `make demo` knows only at run time.
     site.put(site.root / "demo/image.json", json.dumps(image))
+    for name in ("ssh_key", "visitor_key"):
+        make_key(site.root / "demo" / name)
     run = site.validate("-e", f"demo_dir={site.root}/demo", inventory=COLLECTION / "inventories/demo/hosts.yml")
     assert run.returncode == 0, run.output
     assert "hosts.yml is valid: 1 host," in run.output
@@ -552,7 +566,7 @@ def test_the_inventory_to_copy_lacks_only_the_archive(site):
     inventory = site.root / "own/hosts.yml"
     output = site.validate(inventory=inventory).output
     assert "The inventory has 1 problem." in output, output
-    assert "records: app_demo_archive  (own/group_vars/all.yml:21)" in output and "there is no such file" in output
+    assert "records: app_demo_archive  (own/group_vars/all.yml:42)" in output and "there is no such file" in output
     own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
     run = site.validate("-e", json.dumps(own), inventory=inventory)
     assert run.returncode == 0, run.output
@@ -573,6 +587,22 @@ def test_the_collections_own_artifacts_and_networks_are_judged(site):
     output = site.validate("-e", json.dumps(own), inventory=site.root / "own/hosts.yml").output
     assert "The inventory has 4 problems." in output, output
     for name in ("app_demo_archive", "docker_compose_plugin_file", "docker_bridge_address", "nginx_hsts_max_age"):
+        assert f" records: {name}\n" in output, output
+
+
+def test_the_way_in_is_judged_by_the_names_that_people_wrote(site):
+    image = with_own_roles(site)
+    shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
+    own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
+    own.update(
+        civitas_automation={"name": "deploy", "ssh_keys": ["ssh-dss AAAA"], "from": ["192.0.2.0/24"]},
+        civitas_people=[{"name": "first_admin", "ssh_keys": [], "role": "king"}],
+        civitas_admin_networks=["0.0.0.0/33"],
+        access_announce_smtp={"host": "mail.example.org"},
+        civitas_second_factor=False,
+    )
+    output = site.validate("-e", json.dumps(own), inventory=site.root / "own/hosts.yml").output
+    for name in ("civitas_automation", "civitas_people", "civitas_admin_networks", "access_announce_smtp", "civitas_second_factor"):
         assert f" records: {name}\n" in output, output
 
 
@@ -634,6 +664,8 @@ def test_what_an_acme_server_would_be_asked_for_is_judged(site):
 def test_a_name_that_the_internal_ca_is_not_for_is_told_before_any_host_is_touched(site):
     image = with_own_roles(site)
     site.put(site.root / "demo/image.json", json.dumps(image))
+    for name in ("ssh_key", "visitor_key"):
+        make_key(site.root / "demo" / name)
     inventory = COLLECTION / "inventories/demo/hosts.yml"
     names = json.dumps({"postgres_server_names": ["database.internal", "db.other.example"], "certificates_revoked": ["no serial!"]})
     run = site.validate("-e", f"demo_dir={site.root}/demo", "-e", names, inventory=inventory)
