@@ -301,7 +301,7 @@ FAULTS = {
         "Match User ann\\nAuthenticationMethods publickey",
         "person: .*authenticationmethods publickey.*ann from",
     ),
-    "everybody of a network": ("40-x.conf", "Match Address 10.99.0.0/16\\nAuthenticationMethods any", "40-x.conf, line 2: .*below a Match"),
+    "everybody of a network": ("40-x.conf", "Match Address 10.99.0.0/16\\nAuthenticationMethods publickey", "40-x.conf, line 2: .*below a Match"),
     "a Match that leaks": ("00-aaa.conf", "Match User zz\\nPermitRootLogin yes", "00-aaa.conf, line 2: 'PermitRootLogin yes'"),
     "only some": ("50-x.conf", "AllowUsers ann", "allowusers ann"),
 }
