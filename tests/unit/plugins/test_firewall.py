@@ -19,6 +19,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._firewall_egress i
 from ansible_collections.civitas.hosting.plugins.module_utils._firewall_live import entries
 from ansible_collections.civitas.hosting.plugins.module_utils._firewall_model import admits, matches, model
 from ansible_collections.civitas.hosting.plugins.module_utils._firewall_rules import Features, closed_ruleset, ruleset
+from ansible_collections.civitas.hosting.plugins.module_utils._firewall_run import FirewallRefused, run
 from ansible_collections.civitas.hosting.plugins.module_utils._host_checks import Socket, undeclared_sockets
 from hypothesis import given
 from hypothesis import strategies as st
@@ -315,3 +316,11 @@ def test_listings_are_compared_without_what_changes_by_itself():
 def test_ports_of_a_cluster_are_declared_and_are_no_surprise():
     (item,) = check_items("swarm", "ports", [{**port("gossip", 7946, "cluster"), "purpose": "Gossip"}])
     assert undeclared_sockets([Socket("tcp", "0.0.0.0", 7946, "")], [item]) == []
+
+
+def test_a_run_refuses_before_it_looks_at_the_host():
+    with pytest.raises(FirewallRefused) as refusal:
+        run({**GOOD, "admin_networks": [], "peers": ["10.0.0.0/8"], "other_firewalls": "refuse", "revert_seconds": 90}, check_mode=False)
+    lines = str(refusal.value).splitlines()
+    assert lines[0] == "the firewall was left as it was:"
+    assert ["firewall_admin_networks is empty" in lines[2], "firewall_peers[0]" in lines[1]] == [True, True]
