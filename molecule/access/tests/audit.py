@@ -17,7 +17,7 @@ from tools import bed, judges
 
 
 def objections(address: str, profile: str) -> list[str]:
-    """By the default profile old key exchanges may stand beside those that a quantum computer does not break; by the strict one nothing may."""
+    """The default profile allows key exchanges that a quantum computer breaks beside others, the strict one nothing at all."""
     environment = judges.ensure_programs(judges.SOURCES / "requirements-ssh.txt", bed.CACHE / "judges-ssh")
     program = [str(environment / "ssh-audit"), "--json", "--skip-rate-test", address]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
