@@ -102,6 +102,12 @@ def test_a_host_without_sshd_and_sudo(host):
 def test_the_text(host):
     shown = report.render({"records-1": host(), "records-2": None}, "a", "b", "c")
     assert shown.index("INCOMPLETE: not reached, and not in this report: records-2") < shown.index("records-1\n")
-    for words in ("alice (person, Alice)", "SSH with publickey,keyboard-interactive", "way in         expired",
-                  "key            ssh-ed25519 SHA256:", "WHO LOGGED IN (3; the record begins then)", "sudo           (root) NOPASSWD: ALL"):  # fmt: skip
+    for words in (
+        "alice (person, Alice)",
+        "SSH with publickey,keyboard-interactive:pam",
+        "way in         expired",
+        "key            ssh-ed25519 SHA256:",
+        "WHO LOGGED IN (3; the record begins then)",
+        "sudo           (root) NOPASSWD: ALL",
+    ):
         assert words in shown, shown
