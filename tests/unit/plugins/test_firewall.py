@@ -185,6 +185,7 @@ def test_no_name_becomes_a_rule(text):
             {"ports": [SSH, HTTPS, port("other", 443, "public", ["192.0.2.1"])]},
             ["443/tcp is declared by 'nginx: https' and by 'test: other'"],
         ),
+        ({"ports": [SSH, port("one", 80, "public", ["192.0.2.1"]), port("two", 80, "public", ["192.0.2.1"])]}, ["by 'test: one'"]),
         ({"ports": [SSH, HTTPS, port("other", 443, "admin", ["*"])]}, ["from public and from admin, which contradict each other"]),
         ({"egress": {"mode": "closed"}}, ["firewall_egress: 'closed' is unknown; write restricted or open"]),
         ({"egress": {"mode": "restricted", "destinations": []}}, ["firewall_destinations is empty"]),
@@ -226,6 +227,12 @@ def test_ports_that_go_together(ports):
 def test_who_could_connect_again(source, number, admitted):
     assert admits(model(GOOD), source, number) is admitted
     assert bool(host.connection_problems(model(GOOD), host.Connection(source, number))) is not admitted
+
+
+def test_who_could_connect_again_by_the_family_that_is_listened_on():
+    rules = model({**GOOD, "ports": [SSH, port("old", 80, "public", ["0.0.0.0"])]})
+    assert admits(rules, "203.0.113.1", 80)
+    assert not admits(rules, "2001:db8::1", 80)
 
 
 def test_a_connection_that_would_be_the_last_is_named_with_what_to_write():
