@@ -148,6 +148,12 @@ def test_no_name_becomes_a_rule(text):
     assert plain.count('"') == named.count('"')
 
 
+def test_no_destination_becomes_a_rule():
+    config, _features = RULESETS["restricted"]
+    named = {**config["egress"], "destinations": [{**DESTINATION, "name": "one\n        accept"}]}
+    assert rules_of({**config, "egress": named}).count("\n") == rules_of(config).count("\n")
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
