@@ -337,3 +337,9 @@ def test_a_run_refuses_before_it_looks_at_the_host():
     lines = str(refusal.value).splitlines()
     assert lines[0] == "the firewall was left as it was:"
     assert ["firewall_admin_networks is empty" in lines[2], "firewall_peers[0]" in lines[1]] == [True, True]
+
+
+def test_a_fresh_host_is_told_what_would_be_put_in_force():
+    outcome = run({**GOOD, "other_firewalls": "accept", "revert_seconds": 90}, check_mode=True)
+    assert outcome.changed
+    assert outcome.diff == {"before": "", "after": rules_of(GOOD)}
