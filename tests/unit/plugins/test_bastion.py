@@ -174,6 +174,14 @@ def test_a_key_and_a_code(journal):
     assert [(item["event"], item["method"], item["key"]) for item in found] == [("login", "publickey+keyboard-interactive/pam", KEY)]
 
 
+def test_a_code_that_never_came_is_forgotten(journal):
+    recorder = _bastion_records.Recorder()
+    for pid in range(200, 220):
+        journal.now += 60
+        events(recorder, [journal.root(f"Partial publickey for anna from 192.0.2.7 port 4711 ssh2: ED25519 {KEY}", pid)])
+    assert len(recorder.state()["sessions"]) <= 11
+
+
 def test_refused_failed_and_unknown(journal):
     found = events(
         _bastion_records.Recorder(),
