@@ -27,6 +27,8 @@ class ActionModule(ActionBase):
                 "secrets": {
                     "type": "list",
                     "elements": "dict",
+                    # Names and lengths.
+                    "no_log": False,
                     "default": [],
                     "options": {"name": {"type": "str", "required": True}, "length": {"type": "int", "default": 40}},
                 },

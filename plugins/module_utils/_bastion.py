@@ -23,8 +23,7 @@ def problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
     """Return one sentence per problem.
 
     Args:
-        config: the variables of the role without their prefix: C(forward_to), C(groups), C(keeper_groups), C(penalty_exempt),
-            C(max_startups).
+        config: the variables of the role without their prefix: C(forward_to), C(groups), C(keeper_groups).
     """
     found = _forward_problems(config["forward_to"])
     for key in ("groups", "keeper_groups"):
@@ -39,14 +38,6 @@ def problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
             for name in config["groups"]
             if name in config["keeper_groups"]
         ]
-    exempt = config["penalty_exempt"]
-    if not isinstance(exempt, list) or not all(_is_network(item) for item in exempt):
-        found.append("bastion_penalty_exempt must be a list of networks such as [192.0.2.0/24], without bits behind the prefix")
-    elif any(ipaddress.ip_network(str(item)).prefixlen == 0 for item in exempt):
-        found.append("bastion_penalty_exempt holds everybody; write the networks that your people come from")
-    startups = re.fullmatch(r"(\d+):(\d+):(\d+)", str(config["max_startups"]))
-    if not startups or not 0 < int(startups.group(1)) <= int(startups.group(3)) or int(startups.group(2)) > 100:
-        found.append("bastion_max_startups must be start:percent:full as in sshd_config, such as '100:30:300', in quotes")
     return found
 
 
@@ -82,14 +73,6 @@ def _is_host(value: str) -> bool:
 
 def _is_port(value: t.Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
-
-
-def _is_network(value: t.Any) -> bool:
-    try:
-        ipaddress.ip_network(str(value))
-    except ValueError:
-        return False
-    return isinstance(value, str)
 
 
 def permit_open(forward_to: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[str]:

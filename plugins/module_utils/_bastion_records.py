@@ -34,6 +34,9 @@ _UNKNOWN = re.compile(r"connect_to (\S+): unknown host \((.+)\)$")
 _DENIED = re.compile(r"Received request .*to connect to host (\S+) port (\d+), but the request was denied\.$")
 _REFUSED = re.compile(r"refused local port forward: originator \S+ port \d+, target (\S+) port (\d+)$")
 
+# Seconds after which sshd has long given up a login that is not complete.
+_GRACE = 600
+
 
 class Recorder:
     """Turns lines of sshd into records.
@@ -85,6 +88,11 @@ class Recorder:
             session["key"] = key.group(1) if key else session["key"]
             session.update(user=user, address=address, port=int(port), id=f"{self._boot[:8]}-{pid}-{int(now)}")
             if kind == "Partial":
+                # Of those whose code never came nothing more is heard.
+                session["begun"] = now
+                late = [other for other, item in self._sessions.items() if "since" not in item and now - item["begun"] > _GRACE]
+                for other in late:
+                    del self._sessions[other]
                 return records
             session["since"] = now
             return [*records, _record("login", session, now, method="+".join(session["methods"]))]

@@ -89,7 +89,8 @@ def _chain(name: str, rules: t.Iterable[str], hook: str = "") -> t.List[str]:
 
 
 def _indented(lines: t.Iterable[str], depth: int) -> t.List[str]:
-    return ["    " * depth + line for text in lines for line in text.splitlines()]
+    """Each text is one line, also when somebody wrote a name of several."""
+    return ["    " * depth + " ".join(text.splitlines()) for text in lines]
 
 
 def _input(model: Model, resolver: t.Sequence[str], features: Features) -> t.List[str]:

@@ -47,7 +47,7 @@ def _people(arguments: t.Sequence[str]) -> int:
     commands.add_parser("test", help="send a test message to every destination now; exit status 1 when one does not take it")
     commands.add_parser("status", help="what waits and why; exit status 1 when something is not delivered")
     options = parser.parse_args(arguments)
-    if os.geteuid() != 0:
+    if not _is_root():
         _say(3, "civitas-logins: only root can read its files; write sudo before it")
         return 1
     try:
@@ -55,6 +55,10 @@ def _people(arguments: t.Sequence[str]) -> int:
     except (ConfigError, OSError) as error:
         _say(3, f"civitas-logins: {error}")
         return 1
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
 
 
 def _say(severity: int, text: str) -> None:
@@ -90,7 +94,7 @@ def _digest() -> int:
     with queues.locked():
         until = float(int(time.time()))
         since = float(delivery.read_state().get("digest", until - 86400))
-        if not 0 < until - since <= 31 * 86400:
+        if not 0 <= until - since <= 31 * 86400:
             since = until - 86400
         day = digest.read(delivery.journal(since, until, digest.IDENTIFIERS))
         logins = digest.recorded(delivery.RECORD, since - 600, until + 600) + queues.waiting()

@@ -36,6 +36,7 @@ Run = t.Callable[[t.List[str]], t.Tuple[int, str, str]]
 
 DOCKER = "docker"
 SHELL = "/bin/bash"
+_HOME = re.compile(r"/home/[^/]+")
 _HEADER = "# Managed by Ansible: only keys of the inventory count, changes are overwritten."
 # Of which somebody who lost them may still make use until the session ends.
 _STRONG = ROOT_GROUPS | {"civitas-admins", "civitas-operators"}
@@ -354,7 +355,7 @@ class _Planner:
     def plan_home_removal(self, plan: PersonPlan, account: host.Account) -> None:
         status = os.lstat(account.home)
         others = [other.name for other in self.state.accounts.values() if other.home == account.home and other.name != account.name]
-        if not re.fullmatch(r"/home/[^/]+", account.home) or not stat.S_ISDIR(status.st_mode) or status.st_uid != account.uid or others:
+        if not _HOME.fullmatch(account.home) or not stat.S_ISDIR(status.st_mode) or status.st_uid != account.uid or others:
             plan.left.append(f"the home {account.home}, which is not a directory below /home of this person alone; look at it by hand")
             return
         if os.path.ismount(account.home):
@@ -440,7 +441,7 @@ class _Planner:
                 )
             )
         self.plan_memberships(plan, set(person.all_groups))
-        if not os.path.lexists(account.home) and re.fullmatch(r"/home/[^/]+", account.home):
+        if not os.path.lexists(account.home) and _HOME.fullmatch(account.home):
             plan.steps.append(Step(f"home {account.home} made", task=lambda: _make_home(account)))
 
     def plan_memberships(self, plan: PersonPlan, wanted: t.Set[str]) -> None:

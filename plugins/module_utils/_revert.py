@@ -330,14 +330,23 @@ class Revert:
             raise RevertError(f"the change could not be confirmed: {error}") from error
 
     def last(self) -> t.Optional[t.Dict[str, t.Any]]:
-        report = _read(self.report)
+        report = self._last()
         if report is not None:
             report["seconds_ago"] = round(time.time() - report["time"])
         return report
 
+    def _last(self) -> t.Optional[t.Dict[str, t.Any]]:
+        report = _read(self.report)
+        if report is None or "outcome" in report:
+            return report
+        ended = os.stat(self.report).st_ctime
+        told = {"id": report["id"], "since": report["since"], "at": _utc(ended), "time": ended, "outcome": "restored"}
+        restored = [item["path"] for item in report["items"] if item["kind"] != "parent"]
+        return {**told, "why": "there was no room for the reason", "restored": restored, "problems": []}
+
     def unheard(self) -> t.Optional[t.Dict[str, t.Any]]:
         """The report of a change that was taken back, once: for the run that made it."""
-        report = _read(self.report)
+        report = self._last()
         if report is None or report["outcome"] == "confirmed" or report.get("heard"):
             return None
         with contextlib.suppress(OSError):
@@ -397,8 +406,11 @@ class Revert:
             raise RevertError("could not be put back: " + "; ".join(problems))
         # Else a power failure after the unlink could take back what was put back.
         os.sync()
-        self._tell({**report, "outcome": "restored"})
-        os.unlink(self.restoring)
+        if self._tell({**report, "outcome": "restored"}):
+            os.unlink(self.restoring)
+        else:
+            # The disk is full: the log itself becomes the report.
+            os.rename(self.restoring, self.report)
         _sync(self.state)
         self._sweep()
         _say(syslog.LOG_WARNING, f"the old state is back ({len(restored)} restored)")
@@ -525,10 +537,13 @@ class Revert:
             _changing.append(os.open(os.path.join(self.state, "changing"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             fcntl.flock(_changing[0], fcntl.LOCK_SH)
 
-    def _tell(self, report: t.Dict[str, t.Any]) -> None:
-        # What was done counts; the report may be lost on a full disk, the journal has it.
-        with contextlib.suppress(OSError):
+    def _tell(self, report: t.Dict[str, t.Any]) -> bool:
+        """Whether there was room for the report. What was done counts, and the journal has it."""
+        try:
             _write(self.report, {**report, "at": _utc(), "time": time.time()})
+        except OSError:
+            return False
+        return True
 
     def _sweep(self) -> None:
         """Remove what no log needs any more."""
@@ -866,8 +881,8 @@ def _run(words: t.Sequence[str], script: str = "") -> t.Tuple[int, str]:
 # --- program
 
 
-def _utc() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+def _utc(moment: t.Optional[float] = None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
 def _say(severity: int, text: str) -> None:

@@ -20,7 +20,7 @@ author:
   - The founders of civitas.hosting (@civitas-hosting)
 attributes:
   check_mode:
-    description: Judges the rules, by nft too where it is installed, and changes nothing.
+    description: Judges the rules, by nft too where there were rules before, and changes nothing.
     support: full
   diff_mode:
     description: Shows the rules before and after.

@@ -87,6 +87,8 @@ def main() -> None:
             "secrets": {
                 "type": "list",
                 "elements": "dict",
+                # Names and lengths.
+                "no_log": False,
                 "default": [],
                 "options": {"name": {"type": "str", "required": True}, "length": {"type": "int", "default": 40}},
             },

@@ -187,7 +187,8 @@ def names_have_the_prefix(role: Role) -> list[str]:
     for task in role.tasks:
         names = [task.body["register"]] if "register" in task.body else []
         if task.action == "set_fact":
-            names += [name for name in task.body.get("ansible.builtin.set_fact") or {} if name != "cacheable"]
+            # A role that moves SSH to another port goes on by that one.
+            names += [name for name in task.body.get("ansible.builtin.set_fact") or {} if name not in ("cacheable", "ansible_port")]
         if task.action not in ("include_role", "import_role"):
             names += [name for name in task.body.get("vars") or {} if not name.startswith("ansible_")]
         loop_variable = (task.body.get("loop_control") or {}).get("loop_var")

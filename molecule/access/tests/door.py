@@ -80,16 +80,15 @@ class Door:
                 client.wait()
 
 
-def quiet_moment() -> float:
-    """The time, as soon as the present code is good for some more seconds."""
+def quiet_moment() -> None:
+    """Wait until the present code is good for some more seconds."""
     while time.time() % STEP > STEP - 12:
         time.sleep(0.2)  # between two looks at the clock
-    return time.time()
 
 
 def code(secret: str, off: float = 0.0) -> str:
     """The code of somebody whose clock is off by so many seconds."""
-    return totp(secret, quiet_moment() + off)
+    return totp(secret, time.time() + off)
 
 
 def wrong(secret: str) -> str:

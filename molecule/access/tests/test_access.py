@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,9 +18,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from door import MADE, Door, code, hostname, opened, wrong
-
-from tools import judges
+from audit import objections
+from door import MADE, Door, code, hostname, opened, quiet_moment, wrong
 
 SECRETS = "/etc/civitas/second-factor"
 CHECK = "/usr/local/sbin/civitas-access"
@@ -88,6 +85,8 @@ def test_key_and_code_open_and_the_same_code_does_not_open_again(host, door):
 
 def test_a_clock_that_is_off_by_half_a_minute_is_forgiven_by_more_than_a_minute_not(host, door):
     assert not door.login("carl", code(secret(host, "carl"), -75))
+    # The code of the step before, and not of the one before that by the time it arrives.
+    quiet_moment()
     assert door.login("carl", code(secret(host, "carl"), -30))
 
 
@@ -301,7 +300,7 @@ FAULTS = {
         "Match User ann\\nAuthenticationMethods publickey",
         "person: .*authenticationmethods publickey.*ann from",
     ),
-    "everybody of a network": ("40-x.conf", "Match Address 10.99.0.0/16\\nAuthenticationMethods any", "40-x.conf, line 2: .*below a Match"),
+    "a whole network": ("40-x.conf", "Match Address 10.99.0.0/16\\nAuthenticationMethods publickey", "40-x.conf, line 2: .*below a Match"),
     "a Match that leaks": ("00-aaa.conf", "Match User zz\\nPermitRootLogin yes", "00-aaa.conf, line 2: 'PermitRootLogin yes'"),
     "only some": ("50-x.conf", "AllowUsers ann", "allowusers ann"),
 }
@@ -349,24 +348,10 @@ def test_a_short_host_key_is_found(host):
 # --- independent judge
 
 
-def test_ssh_audit_finds_no_failure_and_nothing_at_all_in_the_strict_profile(host, address):
-    strict = "curve25519-sha256" not in re.search(r"(?m)^kexalgorithms (.*)$", host.check_output("sshd -T")).group(1)
-    program = judges.ensure_programs(judges.SOURCES / "requirements-ssh.txt", judges.bed.CACHE / "judges-ssh") / "ssh-audit"
-    done = subprocess.run([program, "--json", "--skip-rate-test", address], capture_output=True, text=True, timeout=120, check=False)
-    said = json.loads(done.stdout)
-    notes = [
-        (kind, entry["algorithm"], level, text)
-        for kind in ("kex", "key", "enc", "mac")
-        for entry in said[kind]
-        for level in ("fail", "warn")
-        for text in entry.get("notes", {}).get(level, [])
-    ]
-    assert said["kex"] and said["mac"]
-    assert [note for note in notes if note[2] == "fail"] == []
-    if strict:
-        assert (notes, done.returncode) == ([], 0)
-    else:
-        assert all("post-quantum" in text for _kind, _algorithm, _level, text in notes)
+def test_ssh_audit_has_nothing_to_say_of_the_strict_profile(host, address):
+    # The default one was judged while it was in force (side_effect.yml).
+    assert "curve25519-sha256" not in host.check_output("sshd -T")
+    assert objections(address, "strict") == []
 
 
 def test_no_probe_stays(host):

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import testinfra
+from ansible_collections.civitas.hosting.plugins.module_utils._login_probe import totp
 
 testinfra_hosts = ["ansible://bastions"]
 
@@ -54,7 +55,7 @@ def settled(host):
     """Whether everything that sshd has said is read, and nobody is logged in."""
     state = json.loads(host.check_output("cat /var/lib/civitas/bastion/state.json"))
     last = host.check_output("journalctl -t sshd -t sshd-session -n 1 -o cat --show-cursor --quiet").splitlines()[-1]
-    return last.endswith(state["cursor"]) and not state["recorder"]["sessions"]
+    return last.endswith(state["cursor"]) and not [item for item in state["recorder"]["sessions"].values() if "since" in item]
 
 
 @pytest.fixture(autouse=True)
@@ -211,6 +212,30 @@ def test_a_stranger_gets_nothing(outside, names):
     assert "Permission denied" in done.stderr
 
 
+def test_a_person_needs_the_code_for_going_through(host, outside, names, before):
+    place = f"{names['inner']}:22"
+    alone = ssh(outside, "carl", "-W", place, names["bastion"])
+    assert (alone.rc, alone.stdout) == (255, "")
+    assert "Permission denied (keyboard-interactive)" in alone.stderr
+    code = totp(host.check_output("head -n 1 /etc/civitas/second-factor/carl"), time.time())
+    outside.check_output("printf '#!/bin/sh\\necho %s\\n' > /root/askpass; chmod 0700 /root/askpass", code)
+    options = OPTIONS.replace("BatchMode=yes", "NumberOfPasswordPrompts=1")
+    command = f"ssh {options} -i /root/carl -l carl -W {place} {names['bastion']} < /dev/null"
+    with_code = outside.run(f"SSH_ASKPASS=/root/askpass SSH_ASKPASS_REQUIRE=force timeout 20 {command}")
+    assert with_code.stdout.startswith("SSH-2.0-"), with_code.stderr
+    (login,) = wait_for(lambda: [item for item in records(host, before) if item["event"] == "login"])
+    assert (login["user"], login["method"]) == ("carl", "publickey+keyboard-interactive/pam")
+
+
+def test_an_administrator_has_no_shell_here_either(host):
+    shown = host.check_output("sshd -T -C user=carl,host=x,addr=192.0.2.1")
+    assert "\nmaxsessions 0\n" in shown
+
+
+def test_the_emergency_was_exercised(host):
+    assert json.loads(host.check_output("cat /var/lib/civitas/break-glass.json"))["last"] > "2026"
+
+
 # --- records survive
 
 
@@ -286,9 +311,8 @@ def test_the_check_agrees(host):
 
 
 def test_the_check_sees_what_another_file_allows(host):
-    host.check_output(
-        "printf 'Match Group civitas-people\\n  AllowTcpForwarding yes\\n  PermitTTY yes\\nMatch all\\n' > /etc/ssh/sshd_config.d/10-bed.conf"
-    )
+    text = "Match Group civitas-people\\n AllowTcpForwarding yes\\n PermitTTY yes\\nMatch all\\n"
+    host.check_output(f"printf '{text}' > /etc/ssh/sshd_config.d/10-bed.conf")
     try:
         done = host.run("civitas-bastion check")
     finally:

@@ -201,6 +201,7 @@ def relay_hangs_or_is_another():
     assert len(mails(since)) == 0
     relay("mail")
     run("civitas-logins", "retry")
+    assert Path("/run/civitas/logins").stat().st_mode & 0o777 == 0o700
     assert sorted(re.search(r"127\.0\.3\.\d", mail["subject"])[0] for mail in mails(since)) == ["127.0.3.1", "127.0.3.2"]
     time.sleep(3)
     assert (len(mails(since)), len(chats(since))) == (2, 2)

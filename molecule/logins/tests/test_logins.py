@@ -28,7 +28,6 @@ def test_units_run_and_start_at_boot(host, unit):
     [
         ("/etc/civitas/logins.json", 0o600),
         ("/var/spool/civitas/logins", 0o700),
-        ("/run/civitas/logins", 0o700),
         ("/usr/local/sbin/civitas-logins", 0o755),
     ],
 )

@@ -78,7 +78,7 @@ def test_users_have_no_sudo(host, name):
 
 def test_what_is_run_with_sudo_is_logged(host):
     login(host, "amina", "sudo -n /bin/echo canary-of-a-command")
-    login(host, "hugo", "'echo guess | sudo -S /bin/echo canary-of-a-refusal'")
+    login(host, "hugo", "echo guess | sudo -S /bin/echo canary-of-a-refusal")
     host.check_output("journalctl --sync")
     log = host.check_output("journalctl --quiet --no-pager _COMM=sudo")
     assert "amina : " in log

@@ -19,6 +19,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._firewall_egress i
 from ansible_collections.civitas.hosting.plugins.module_utils._firewall_live import entries
 from ansible_collections.civitas.hosting.plugins.module_utils._firewall_model import admits, matches, model
 from ansible_collections.civitas.hosting.plugins.module_utils._firewall_rules import Features, closed_ruleset, ruleset
+from ansible_collections.civitas.hosting.plugins.module_utils._firewall_run import FirewallRefused, run
 from ansible_collections.civitas.hosting.plugins.module_utils._host_checks import Socket, undeclared_sockets
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +148,12 @@ def test_no_name_becomes_a_rule(text):
     assert plain.count('"') == named.count('"')
 
 
+def test_no_destination_becomes_a_rule():
+    config, _features = RULESETS["restricted"]
+    named = {**config["egress"], "destinations": [{**DESTINATION, "name": "one\n        accept"}]}
+    assert rules_of({**config, "egress": named}).count("\n") == rules_of(config).count("\n")
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -184,6 +191,7 @@ def test_no_name_becomes_a_rule(text):
             {"ports": [SSH, HTTPS, port("other", 443, "public", ["192.0.2.1"])]},
             ["443/tcp is declared by 'nginx: https' and by 'test: other'"],
         ),
+        ({"ports": [SSH, port("one", 80, "public", ["192.0.2.1"]), port("two", 80, "public", ["192.0.2.1"])]}, ["by 'test: one'"]),
         ({"ports": [SSH, HTTPS, port("other", 443, "admin", ["*"])]}, ["from public and from admin, which contradict each other"]),
         ({"egress": {"mode": "closed"}}, ["firewall_egress: 'closed' is unknown; write restricted or open"]),
         ({"egress": {"mode": "restricted", "destinations": []}}, ["firewall_destinations is empty"]),
@@ -225,6 +233,12 @@ def test_ports_that_go_together(ports):
 def test_who_could_connect_again(source, number, admitted):
     assert admits(model(GOOD), source, number) is admitted
     assert bool(host.connection_problems(model(GOOD), host.Connection(source, number))) is not admitted
+
+
+def test_who_could_connect_again_by_the_family_that_is_listened_on():
+    rules = model({**GOOD, "ports": [SSH, port("old", 80, "public", ["0.0.0.0"])]})
+    assert admits(rules, "203.0.113.1", 80)
+    assert not admits(rules, "2001:db8::1", 80)
 
 
 def test_a_connection_that_would_be_the_last_is_named_with_what_to_write():
@@ -315,3 +329,17 @@ def test_listings_are_compared_without_what_changes_by_itself():
 def test_ports_of_a_cluster_are_declared_and_are_no_surprise():
     (item,) = check_items("swarm", "ports", [{**port("gossip", 7946, "cluster"), "purpose": "Gossip"}])
     assert undeclared_sockets([Socket("tcp", "0.0.0.0", 7946, "")], [item]) == []
+
+
+def test_a_run_refuses_before_it_looks_at_the_host():
+    with pytest.raises(FirewallRefused) as refusal:
+        run({**GOOD, "admin_networks": [], "peers": ["10.0.0.0/8"], "other_firewalls": "refuse", "revert_seconds": 90}, check_mode=False)
+    lines = str(refusal.value).splitlines()
+    assert lines[0] == "the firewall was left as it was:"
+    assert ["firewall_admin_networks is empty" in lines[2], "firewall_peers[0]" in lines[1]] == [True, True]
+
+
+def test_a_fresh_host_is_told_what_would_be_put_in_force():
+    outcome = run({**GOOD, "other_firewalls": "accept", "revert_seconds": 90}, check_mode=True)
+    assert outcome.changed
+    assert outcome.diff == {"before": "", "after": rules_of(GOOD)}

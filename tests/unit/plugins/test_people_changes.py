@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import time
 
 import pytest
@@ -430,6 +432,23 @@ def test_only_a_home_of_the_persons_own_is_deleted(state, home, monkeypatch):
     state.accounts["amina"].home = home
     result = plan(state, {"name": "amina", "state": "absent", "remove_home": True})
     assert not any("deleted" in action for action in actions(result, "amina"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize("wrong", ["nothing", "owner", "shared", "link"])
+def test_a_home_is_deleted_when_it_is_one_persons(state, wrong, monkeypatch, tmp_path):
+    home = tmp_path / "link" if wrong == "link" else tmp_path / "amina"
+    if wrong == "link":
+        home.symlink_to(tmp_path / "amina")
+    os.chown(tmp_path / "amina", 1001 if wrong == "owner" else 1000, 1000)
+    state.accounts["amina"].home = str(home)
+    if wrong == "shared":
+        state.accounts["other"] = Account("other", 1001, 1001, "", str(home), "/usr/sbin/nologin", "*")
+    # All homes of this test are where homes are.
+    monkeypatch.setattr(changes, "_HOME", re.compile(re.escape(str(tmp_path)) + "/[^/]+"))
+    result = plan(state, {"name": "amina", "state": "absent", "remove_home": True})
+    assert any("deleted" in action for action in actions(result, "amina")) == (wrong == "nothing")
+    assert any("the home" in left for left in result.closing[0].left) == (wrong != "nothing")
 
 
 def test_a_ledger_that_cannot_be_read_stops_everything(monkeypatch, tmp_path):

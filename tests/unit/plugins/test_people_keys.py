@@ -64,6 +64,7 @@ def test_a_token_is_taken():
         (f"ssh-ed25519 {BLOB}AAAA", "no whole"),
         (f"ssh-ed25519 {BLOB[:20]} {BLOB[20:]}", "no whole"),
         (f"ssh-rsa {BLOB}", "no whole ssh-rsa"),
+        (f"ssh-ed25519 {packed(b'ssh-ed25510', bytes(32))}", "no whole"),
         (f"ssh-ed25519 {packed(b'ssh-ed25519', bytes(31))}", "no whole"),
         (f"ssh-ed25519 {packed(b'ssh-ed25519', b'')}", "no whole"),
         (f"sk-ssh-ed25519@openssh.com {packed(b'sk-ssh-ed25519@openssh.com', bytes(31), b'ssh:')}", "no whole"),

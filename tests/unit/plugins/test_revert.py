@@ -723,7 +723,8 @@ else:
             stream.write("changed" * 1300)
     fill()
     host.restore()
-    print(sorted(os.listdir(etc)), all(open(etc + "/" + name).read() == name * 9000 for name in "ab"), host.pending())
+    same = all(open(etc + "/" + name).read() == name * 9000 for name in "ab")
+    print(sorted(os.listdir(etc)), same, host.pending(), host.unheard()["outcome"])
 """
 
 
@@ -731,9 +732,9 @@ else:
     ("kind", "size", "said"),
     [
         ("arming", "200k", "No space left on device); nothing was changed, as it could not be taken back\nNone\n"),
-        ("same", "200k", "['a', 'b'] True None\n"),
+        ("same", "200k", "['a', 'b'] True None restored\n"),
         # No link leads from one file system to another.
-        ("elsewhere", "60k", "['a', 'b'] True None\n"),
+        ("elsewhere", "60k", "['a', 'b'] True None restored\n"),
     ],
 )
 def test_a_full_disk(tmp_path: Path, kind: str, size: str, said: str) -> None:
