@@ -285,6 +285,8 @@ def failures():
         ssh("glass", "true", source="127.0.6.9")
     finally:
         stack.write_text(text)
+    # A digest ends with the last whole second; what comes after is in the next one.
+    time.sleep(1.5)
     run("systemctl", "start", "civitas-logins-digest.service")
     (mail,) = wait("the digest", lambda: [mail for mail in mails(since) if "failed login" in mail["subject"]])
     (chat,) = wait("the digest in the chat", lambda: [chat for chat in chats(since) if chat["type"] == "digest"])
