@@ -470,3 +470,25 @@ def test_no_file_names_a_package_registry_of_this_machine() -> None:
         if host in (ROOT / name).read_text(encoding="utf-8", errors="replace")
     ]
     assert named == []
+
+
+def plays_without_the_way(root: Path) -> list[str]:
+    """Plays that touch hosts and would not go through the bastion that the inventory names."""
+    problems = []
+    for file in sorted((root / "playbooks").glob("*.yml")):
+        for play in yaml.safe_load(file.read_text()):
+            if "hosts" not in play or play["hosts"] == "localhost" or file.name in ("validate.yml", "ssh_config.yml"):
+                continue
+            if (play.get("vars_files") or [None])[0] != "vars/connection.yml":
+                problems.append(f"{file.name}: '{play['name']}' lacks vars/connection.yml as the first of its vars_files")
+    return problems
+
+
+def test_every_play_goes_through_the_bastion() -> None:
+    assert plays_without_the_way(ROOT) == []
+
+
+def test_a_play_that_goes_directly_is_found(tmp_path: Path) -> None:
+    (tmp_path / "playbooks").mkdir()
+    (tmp_path / "playbooks" / "a.yml").write_text("- {name: One, hosts: all}\n- {name: Two, hosts: localhost}\n- import_playbook: b.yml\n")
+    assert len(plays_without_the_way(tmp_path)) == 1
