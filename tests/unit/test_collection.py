@@ -479,8 +479,8 @@ def plays_without_the_way(root: Path) -> list[str]:
         for play in yaml.safe_load(file.read_text()):
             if "hosts" not in play or play["hosts"] == "localhost" or file.name in ("validate.yml", "ssh_config.yml"):
                 continue
-            if (play.get("vars_files") or [None])[0] != "vars/connection.yml":
-                problems.append(f"{file.name}: '{play['name']}' lacks vars/connection.yml as the first of its vars_files")
+            if "vars/connection.yml" not in play.get("vars_files", []):
+                problems.append(f"{file.name}: '{play['name']}' lacks vars/connection.yml among its vars_files")
     return problems
 
 
