@@ -55,9 +55,9 @@ def start_server() -> None:
     image = kinto_image.ensure_archive()
     (DIRECTORY / "image.json").write_text(json.dumps(image))
     key = DIRECTORY / "ssh_key"
-    for file in (key, DIRECTORY / "visitor_key"):
-        if not file.exists():
-            bed.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"civitas demo {file.name}", "-f", str(file))
+    for path in (key, DIRECTORY / "visitor_key"):
+        if not path.exists():
+            bed.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"civitas demo {path.name}", "-f", str(path))
     password = DIRECTORY / "vault-password"
     if not password.exists():
         with open(password, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:

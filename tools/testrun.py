@@ -233,7 +233,8 @@ def lint() -> str:
     failed = []
     for name, command in checks:
         own = LOGS / f"lint-{name.replace(' ', '-')}.log"
-        if execute(command, own) != 0:
+        # Of a copy of this collection that somebody installed for themselves ansible-lint would read the roles first.
+        if execute(command, own, env={**_environment(), "ANSIBLE_HOME": str(CACHE / "ansible")}) != 0:
             failed.append(name)
             print(f"{name}:\n{tail(own)}", flush=True)
     if missing := without_spdx():

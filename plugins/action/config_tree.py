@@ -34,7 +34,10 @@ except ImportError:  # ansible-core before 2.19 trusts every text
         return value
 
 
-OPTIONS = ("absent", "directories", "directory_mode", "extra", "files", "group", "links", "mode", "owner", "revert", "root", "src", "verify")
+OPTIONS = (
+    *("absent", "directories", "directory_mode", "extra", "files", "group", "links", "mode", "owner", "revert", "root", "src"),
+    "verify",
+)
 EXTRA_KEYS = ("content", "dest", "src", "vars", *FILE_KEYS)
 
 

@@ -21,7 +21,7 @@ def write_json(path: str, value: t.Any, mode: int = 0o644) -> None:
 
 
 def write_text(path: str, text: str, mode: int = 0o644, check: t.Optional[t.Callable[[str], None]] = None) -> None:
-    """As C(write_json), with a text. C(check) gets the path of the new file before it takes the old one's place, and raises to keep that."""
+    """As C(write_json), with a text. C(check) gets the path of the new file before it takes the old one's place, or raises."""
     directory = os.path.dirname(path) or "."
     handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{os.path.basename(path)}-")
     try:

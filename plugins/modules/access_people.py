@@ -84,7 +84,7 @@ EXAMPLES = r"""
   civitas.hosting.access_people:
     people:
       - name: amina
-        full_name: Amina Diallo
+        full_name: Who that is
         role: admin
         ssh_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKNxW3oWc8Yk0Qy2S0i0Ff0aTn0D2cWmJmJ3rQ2L2b5c amina@laptop"]
       - name: vendor

@@ -29,7 +29,7 @@ def line(number: int, comment: str = "") -> str:
 PRIVATE = secret(1).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
 FULL = {
     "name": "amina",
-    "full_name": "Amina Diallo",
+    "full_name": "First Administrator",
     "ssh_keys": [line(1, "amina@laptop")],
     "role": "admin",
     "groups": ["adm"],

@@ -89,7 +89,7 @@ def test_nothing_is_to_do_where_all_is_as_it_should_be(state):
         ({"role": "user"}, "groups: left civitas-admins"),
         ({"groups": ["adm"]}, "groups: joined adm"),
         ({"second_factor": False}, "groups: joined civitas-no-second-factor"),
-        ({"full_name": "Amina Diallo"}, "account: full name Amina Diallo"),
+        ({"full_name": "First Administrator"}, "account: full name First Administrator"),
         ({"expires": "2027-01-31"}, "account: expires on 2027-01-31"),
         ({"ssh_keys": [line(2)]}, "keys: added SHA256:"),
         ({"ssh_keys": [line(1), line(2)]}, "keys: added SHA256:"),
