@@ -78,7 +78,11 @@ def main() -> None:
     module.run_command_environ_update = {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
 
     def run(command: t.Sequence[str]) -> t.Tuple[int, str, str]:
-        return t.cast(t.Tuple[int, str, str], module.run_command(list(command), handle_exceptions=True))
+        # A program that is missing is an answer: in check mode packages are not there yet.
+        try:
+            return t.cast(t.Tuple[int, str, str], module.run_command(list(command), handle_exceptions=False))
+        except OSError as error:
+            return 127, "", str(error)
 
     host = Hardening(run, module.check_mode, arm=_revert.arm)
     try:
