@@ -29,6 +29,7 @@ HOST = os.environ.get("CIVITAS_DEMO_HOST", f"civitas-demo-{bed.CHECKOUT}")
 NAME = "localhost"
 PORTS = {443: ("CIVITAS_DEMO_HTTPS_PORT", 8443), 80: ("CIVITAS_DEMO_HTTP_PORT", 8080), 22: ("CIVITAS_DEMO_SSH_PORT", 2222)}
 ADMINISTRATOR = "admin"
+VISITOR = "visitor"
 ADMINISTRATOR_SECRET = "app_demo_admin_password"
 
 
@@ -164,7 +165,24 @@ def prove(records: Records) -> list[str]:
     if " 301 " not in answer.split("\n", 1)[0] or wanted not in answer:
         raise RecordsError(f"plain HTTP does not redirect to HTTPS: {answer.splitlines()[:1]}")
     proven.append("plain HTTP only redirects")
+    proven.append(prove_the_second_factor())
     return proven
+
+
+def ssh_command(key: str, login: str, *options: str, directory: Path = DIRECTORY) -> list[str]:
+    files = ["-i", str(directory / key), "-o", f"UserKnownHostsFile={directory / 'known_hosts'}"]
+    return ["ssh", *files, "-o", "IdentitiesOnly=yes", *options, "-p", str(port(22)), f"{login}@127.0.0.1"]
+
+
+def prove_the_second_factor() -> str:
+    """Whether a person with the right key and without a code stays outside, and for that reason."""
+    done = subprocess.run(
+        [*ssh_command("visitor_key", VISITOR, "-o", "BatchMode=yes"), "true"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if done.returncode != 255 or "Permission denied (keyboard-interactive)" not in done.stderr:
+        raise RecordsError(f"the key alone should not let a person in, but ssh ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+    return f"the key of the person {VISITOR} alone does not open SSH: a code is asked for"
 
 
 def report(proven: list[str]) -> None:
@@ -179,6 +197,9 @@ def report(proven: list[str]) -> None:
         f"  credentials    user {ADMINISTRATOR}; the password is {ADMINISTRATOR_SECRET} in the encrypted secrets file:",
         f"                 .venv/bin/ansible-vault view --vault-password-file {relative}/vault-password {relative}/secrets.yml",
         f"  server         ssh -i {relative}/ssh_key -o UserKnownHostsFile={relative}/known_hosts -p {port(22)} root@127.0.0.1",
+        f"  as a person    {' '.join(ssh_command('visitor_key', VISITOR, directory=relative))}",
+        f"                 asks for a code; age -d -i {relative}/visitor_key {relative}/enrolment/records/{VISITOR}.tar.age | tar -x",
+        "                 gives what an authenticator needs for it",
         f"  log            {relative}/ansible.log",
         "Proven just now:",
         *(f"  - {sentence}" for sentence in proven),

@@ -316,7 +316,7 @@ def test_what_others_write_for_sshd_is_found(host, fault):
 
 def test_what_the_provider_wrote_has_no_effect(host):
     assert host.file(f"{DROP_INS}/50-cloud-init.conf").content_string == "PasswordAuthentication yes\n"
-    for line in ("passwordauthentication no", "usedns no", "loglevel VERBOSE", "maxstartups 30:30:100"):
+    for line in ("passwordauthentication no", "usedns no", "loglevel VERBOSE", "maxstartups 100:30:300"):
         assert line in host.check_output("sshd -T").splitlines()
 
 
