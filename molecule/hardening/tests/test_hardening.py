@@ -31,6 +31,12 @@ def login(host, name: str, password: str) -> bool:
     return host.run("runuser --user nobody -- sh -c %s", f"printf '%s\\n' '{password}' | su {name} --command true").succeeded
 
 
+# First, as other tests change passwords.
+def test_host_is_as_its_baseline(host):
+    assert host.check_output("civitas-integrity check").find("found NO differences") >= 0
+    assert host.service("civitas-integrity.timer").is_running
+
+
 @pytest.mark.parametrize(("name", "umask"), [("probe", "0027"), ("ann", "0027"), ("root", "0022"), ("www-data", "0022")])
 def test_files_of_people_are_not_for_everybody(host, name, umask):
     assert host.check_output("su --shell /bin/sh --login %s --command umask", name).splitlines()[-1] == umask
@@ -216,11 +222,6 @@ def test_audit_rules_are_right(host):
     keys = set(re.findall(r"-k civitas-(\S+)", host.file("/etc/audit/rules.d/90-civitas.rules").content_string))
     assert {"identity", "sudo", "ssh", "docker", "secrets", "backup-keys", "uploads"} <= keys
     assert not host.service("auditd").is_enabled
-
-
-def test_host_is_as_its_baseline(host):
-    assert host.check_output("civitas-integrity check").find("found NO differences") >= 0
-    assert host.service("civitas-integrity.timer").is_running
 
 
 def test_nothing_waits_to_be_reverted(host):
