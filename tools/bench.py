@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What things cost.
 
-    runs         a single server: a check of the fresh host, the first run, a check and a run when nothing changes
+    runs         a single server: a check of the fresh host, the first run, a check and a run when nothing changes; the way in alone
+                 (base, access, firewall) with 50 people, first and when nothing changes
     chains       milliseconds until certificates that are handed in are accepted or refused
     handshakes   TLS handshakes a second: ECDSA, RSA, the distribution's nginx
     requests     requests a second through the edge and without it
@@ -137,6 +138,8 @@ def bench(on_demo: bool) -> list[Figures]:
         runs = [("check, unchanged", [*command, "--check"]), ("second run", command)]
         if not on_demo:
             runs = [("check, fresh host", [*command, "--check"]), ("first run", command), *runs]
+            way_in = [*demo.playbook_command("../tools/way_in.yml"), "--extra-vars", f"@{crowd(demo.DIRECTORY)}"]
+            runs += [("way in, 50 people", way_in), ("way in, second run", way_in)]
         results = []
         for name, words in runs:
             say(f"bench: {name}")
@@ -145,6 +148,19 @@ def bench(on_demo: bool) -> list[Figures]:
         if not on_demo:
             demo.down()
     return results
+
+
+def crowd(directory: Path, size: int = 50) -> Path:
+    """A file of variables with so many people, each with a key of their own."""
+    people = []
+    for number in range(size):
+        key = directory / f"crowd-{number}"
+        if not key.exists():
+            bed.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", key.name, "-f", str(key))
+        people.append({"name": f"crowd{number}", "role": "user", "ssh_keys": [key.with_suffix(".pub").read_text().strip()]})
+    file = directory / "crowd.json"
+    file.write_text(json.dumps({"civitas_people": people}))
+    return file
 
 
 def store(path: Path, parts: Mapping[str, Any]) -> None:
@@ -176,7 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             figures = bench(options.demo)
             store(options.result, {"runs": [asdict(each) for each in figures]})
             print(f"runs of the single server\n\n{table(figures)}")
-            print("per module, second run: " + ", ".join(f"{module} {count}" for module, count in figures[-1].calls.items()))
+            for each in figures:
+                if each.run.endswith("second run"):
+                    print(f"per module, {each.run}: " + ", ".join(f"{module} {count}" for module, count in each.calls.items()))
         measured = bench_tls.measure(parts, options.seconds, options.rounds, options.prefix)
     except BedError as error:
         print(error, file=sys.stderr)
