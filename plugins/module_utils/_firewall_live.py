@@ -18,6 +18,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils._firewall_egress import EgressRules, kept_elements
@@ -28,8 +29,11 @@ RULES = "/etc/civitas/firewall.nft"
 CLOSED = "/etc/civitas/firewall-closed.nft"
 # What the kernel made of the rules when they were loaded: two listings can be compared, a listing and a file cannot.
 RECORD = "/var/lib/civitas/firewall.json"
-_LOCK = "/run/lock/civitas-firewall"
+# In a directory of root's alone: in /run/lock anybody could hold it.
+_LOCK = "/run/civitas-firewall/lock"
 _SECONDS = 60
+# Of a run with everything that it asks nft.
+_PATIENCE = 90.0
 
 Listing = t.Dict[str, t.Any]
 
@@ -39,10 +43,25 @@ class FirewallError(Exception):
 
 
 @contextlib.contextmanager
-def locked() -> t.Iterator[None]:
-    """One at a time: a run, and the timer that repairs."""
+def locked(patience: float = _PATIENCE) -> t.Iterator[None]:
+    """One at a time: a run, and the timer that repairs.
+
+    Raises:
+        FirewallError: another one did not end in time.
+    """
+    os.makedirs(os.path.dirname(_LOCK), mode=0o700, exist_ok=True)
     with open(_LOCK, "w", encoding="ascii") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= end:
+                    raise FirewallError(
+                        f"another run has held the firewall for {patience:g} seconds; see which with: fuser -v {_LOCK}"
+                    ) from error
+            time.sleep(0.1)
         yield
 
 
@@ -165,18 +184,17 @@ def main(words: t.Sequence[str]) -> int:
     if list(words) not in (["check"], ["repair"]):
         sys.stderr.write("usage: civitas-firewall check|repair\n")
         return 64
-    with locked():
-        text = read(RULES)
-        if not text:
-            sys.stderr.write(f"{RULES} is not there; run the site playbook\n")
-            return 1
-        try:
+    try:
+        with locked():
+            text = read(RULES)
+            if not text:
+                raise FirewallError(f"{RULES} is not there; run the site playbook")
             found = drift(text)
             if found and words[0] == "repair":
                 load(text)
-        except FirewallError as error:
-            sys.stderr.write(f"{error}\n")
-            return 1
+    except (FirewallError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     if not found:
         sys.stdout.write("the declared rules are in force\n")
         return 0

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.civitas.hosting.plugins.filter.firewall_problems import firewall_problems
 from ansible_collections.civitas.hosting.plugins.module_utils import _firewall_host as host
+from ansible_collections.civitas.hosting.plugins.module_utils import _firewall_live as live
 from ansible_collections.civitas.hosting.plugins.module_utils._declarations import check_items
 from ansible_collections.civitas.hosting.plugins.module_utils._firewall_egress import egress_rules
 from ansible_collections.civitas.hosting.plugins.module_utils._firewall_live import entries
@@ -343,3 +344,28 @@ def test_a_fresh_host_is_told_what_would_be_put_in_force():
     outcome = run({**GOOD, "other_firewalls": "accept", "revert_seconds": 90}, check_mode=True)
     assert outcome.changed
     assert outcome.diff == {"before": "", "after": rules_of(GOOD)}
+
+
+def test_a_lock_that_is_held_is_waited_for_and_then_named(tmp_path, monkeypatch):
+    directory = tmp_path / "civitas-firewall"
+    monkeypatch.setattr(live, "_LOCK", str(directory / "lock"))
+    with live.locked():
+        assert directory.stat().st_mode & 0o777 == 0o700
+        with (
+            pytest.raises(live.FirewallError, match=r"another run has held the firewall for 0\.2 seconds.*fuser -v .*/lock"),
+            live.locked(0.2),
+        ):
+            pass
+    with live.locked(0.2):
+        pass
+
+
+def test_only_root_can_hold_the_lock():
+    assert live._LOCK.startswith("/run/civitas-firewall/")
+
+
+def test_a_lock_that_cannot_be_had_is_said_and_not_thrown(tmp_path, monkeypatch, capsys):
+    (tmp_path / "civitas-firewall").write_text("")
+    monkeypatch.setattr(live, "_LOCK", str(tmp_path / "civitas-firewall" / "lock"))
+    assert live.main(["check"]) == 1
+    assert "civitas-firewall" in capsys.readouterr().err
