@@ -30,7 +30,7 @@ _REASONS: t.Tuple[t.Tuple[str, str], ...] = (
         "runs whatever it is given",
         r"python[0-9.]*|pypy[0-9.]*|perl[0-9.]*|ruby[0-9.]*|node|nodejs|lua[0-9.]*|php[0-9.]*|tclsh|wish|[mgn]?awk|mawk|env|xargs|find"
         r"|nice|ionice|nohup|timeout|time|watch|setsid|stdbuf|flock|parallel|make|git|ansible[a-z-]*|at|batch|crontab|run-parts|faketime"
-        r"|eatmydata|logrotate|psql|mysql|sqlite3|mongo|mongosh|redis-cli|socat|nc|ncat|netcat",
+        r"|eatmydata|logrotate|busctl|dbus-send|gdbus|psql|mysql|sqlite3|mongo|mongosh|redis-cli|socat|nc|ncat|netcat",
     ),
     (
         "is an editor",
@@ -45,7 +45,7 @@ _REASONS: t.Tuple[t.Tuple[str, str], ...] = (
     (
         "writes files or gives rights",
         r"cp|mv|ln|rm|dd|tee|install|chmod|chown|chgrp|chattr|setfacl|setcap|rsync|scp|tar|cpio|unzip|7z|patch|sed|truncate|touch|mount|umount"
-        r"|losetup|debugfs|mkfs[.a-z0-9]*|passwd|chpasswd|chage|chsh|chfn|usermod|useradd|adduser|deluser|userdel|groupadd|groupmod|gpasswd"
+        r"|losetup|debugfs|mkfs[.a-z0-9]*|systemd-tmpfiles|systemd-sysusers|gpg[a-z0-9-]*|passwd|chpasswd|chage|chsh|chfn|usermod|useradd|adduser|deluser|userdel|groupadd|groupmod|gpasswd"
         r"|addgroup|insmod|modprobe|rmmod|sysctl|update-alternatives|wget|curl|iptables[a-z0-9-]*|ip6tables[a-z0-9-]*|nft|ip|tcpdump|ldconfig",
     ),
     (
@@ -56,15 +56,20 @@ _REASONS: t.Tuple[t.Tuple[str, str], ...] = (
 _FORBIDDEN = tuple((reason, re.compile(pattern)) for reason, pattern in _REASONS)
 # What these print is a secret, whatever prints it.
 _SECRETS = re.compile(
-    r"/etc/(g?shadow-?|sudoers(\.d)?|ssl/private|civitas/(second-factor|apps|certificates)|ssh/ssh_host_[a-z0-9]+_key)(/|$)"
+    r"/etc/(g?shadow-?|sudoers(\.d)?|ssl/private|civitas|ssh/ssh_host_[a-z0-9]+_key)(/|$)|/var/lib/civitas(/|$)"
     r"|/root(/|$)|\.key$|/\.ssh(/|$)|/proc/"
 )
+# Where operators can put another file in the place of the one that was meant, and devices. A path may follow an option's letter or its =.
+_OTHERS = re.compile(r"(^|[=:,@+%]|^-[A-Za-z0-9]+)/(home|tmp|var/tmp|dev|(var/)?run/user)(/|$)")
 _LISTS = ("list-units", "list-timers")
 _SYSTEMCTL = ("start", "stop", "restart", "reload", "status", "show", "is-active", "is-enabled", "is-failed", *_LISTS)
 _OPTIONS = ("--no-pager", "--quiet", "--failed", "--all", "--no-legend", "--full")
 _UNIT = re.compile(r"[A-Za-z0-9@_.:-]+\.(service|socket|timer|target|path)")
 # Units whose only purpose is a shell on the console.
 _SHELLS = re.compile(r"(rescue|emergency|debug-shell|sulogin|.*getty.*)\..*")
+# Units that record what operators do, or guard the host.
+_WATCHERS = re.compile(r"(auditd|audit-rules|systemd-journald.*|civitas-.*)\..*")
+_NGINX = ("-t", "-T", "-q", "-v", "-V", "-s", "reload", "reopen", "quit", "stop")
 
 
 def command_problem(text: t.Any) -> t.Optional[str]:
@@ -84,15 +89,20 @@ def command_problem(text: t.Any) -> t.Optional[str]:
     # A directory would stand for all programs in it.
     if directory not in _DIRECTORIES or not name:
         return f"does not begin with the path of a program below {', '.join(_DIRECTORIES)}, where only root can put another one"
-    if ".." in text.replace("/", " ").split():
+    if ".." in re.split(r"[ /=:,@+%]", text):
         return "holds '..'; write the path itself"
     for reason, pattern in _FORBIDDEN:
         if pattern.fullmatch(name):
             return f"{reason}; write the exact command of a program that does one thing, or give the role admin to whom it is for"
-    if any(_SECRETS.search(word) for word in words[1:]):
+    paths = [re.sub(r"/(\.?/)+", "/", word) for word in words[1:]]
+    if any(_SECRETS.search(path) for path in paths):
         return "names a secret or a directory of secrets"
+    if any(_OTHERS.search(path) for path in paths):
+        return "names a device, or a place where not only root writes; write a path below a directory of root's"
     if name == "systemctl":
         return _systemctl_problem(words[1:])
+    if name == "nginx" and set(words[1:]).difference(_NGINX):
+        return f"can give nginx another configuration, which runs as root; accepted are {', '.join(_NGINX)}"
     if name == "journalctl" and "--no-pager" not in words:
         return "opens a pager, which gives a shell; write --no-pager as its first argument"
     return None
@@ -113,6 +123,8 @@ def _systemctl_problem(arguments: t.Sequence[str]) -> t.Optional[str]:
         return f"names {bad[0]!r}; write units with their type, such as nginx.service"
     if any(_SHELLS.fullmatch(unit) for unit in plain[1:]):
         return "names a unit that gives a shell"
+    if verb == "stop" and any(_WATCHERS.fullmatch(unit) for unit in plain[1:]):
+        return "stops a unit that watches or guards the host; leave that to the role admin"
     if verb not in _LISTS and len(plain) < 2:
         return "names no unit; write it with its type, such as nginx.service"
     return None
