@@ -89,6 +89,7 @@ class ActionModule(ActionBase):
         )[1]
         self._vars = task_vars
         self._problems: t.List[Problem] = []
+        self._waived: t.Set[str] = set()
         self._checked = 0
         self._options: t.Dict[str, t.List[str]] = {}
         computed = self._computed(args["computed_files"])
@@ -344,6 +345,26 @@ class ActionModule(ActionBase):
             values = self._rendered(target, [prefix + name for name in names])
             if values:
                 self._add_way_in(target, problems({name: values[prefix + name] for name in names}))
+        self._judge_exceptions(target)
+
+    def _judge_exceptions(self, target: _Target) -> None:
+        """What is set aside of the way in, by the rules of the environment."""
+        policy = _site_rules.policy_of(target.host)
+        names = ("people", "second_factor_grace_until", "automation_anywhere", "permit_root_automation")
+        values = self._rendered(target, [f"access_{name}" for name in names])
+        if policy is None or values is None:
+            return
+        people, grace_until, anywhere, root = (values[f"access_{name}"] for name in names)
+        try:
+            listed = _people.normalized(people)
+        except _people.PeopleError:
+            return  # told already
+        without = [person["name"] for person in listed if not person["second_factor"] and person["state"] == "present"]
+        waived = {waiver.rule for waiver in _policy.waivers_of(target.host.values.get("civitas_waivers"))}
+        way_in = _policy.WayIn(without, str(grace_until), bool(anywhere), bool(root))
+        findings, used = _policy.check_way_in(policy, way_in, waived)
+        self._waived |= used
+        self._add([Problem(target.host.name, *finding) for finding in findings], target.own)
 
     def _judge_firewall(self, target: _Target) -> None:
         """Whether the way in would stay open. What may go out is judged where name servers are known, on the host."""
@@ -443,7 +464,7 @@ class ActionModule(ActionBase):
         notes = list(judgement.advice)
         for waiver in settings.waivers:
             days = f"{waiver.days_left(today)} days left, until {waiver.until.isoformat()}"
-            used = waiver.rule in judgement.waived
+            used = waiver.rule in judgement.waived or waiver.rule in self._waived
             notes.append(f"Waiver {waiver.rule} ({days}): {waiver.reason if used else 'it waives nothing here; remove it.'}")
         return notes
 

@@ -18,6 +18,8 @@ Finding = t.Optional[t.Tuple[str, str]]
 
 # A waiver is a bridge and not a road.
 MAX_WAIVER_DAYS = 90
+# Long enough to reach everybody, and no habit.
+MAX_GRACE_DAYS = 31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +205,51 @@ def check_second_factor(policy: Policy, enabled: bool) -> Finding:
     return (f"'{policy.kind}' needs a second factor for every login", "Switch it on.")
 
 
+class WayIn(t.NamedTuple):
+    """What a site sets aside of the way in.
+
+    Args:
+        without_code: people who need no second factor.
+        grace_until: last day on which people without a secret get in with the key alone, as text; empty for none.
+        automation_anywhere: whether the automation's key works from every address.
+        root_automation: whether the automation is root.
+    """
+
+    without_code: t.Sequence[str]
+    grace_until: str
+    automation_anywhere: bool
+    root_automation: bool
+
+
+def check_way_in(
+    policy: Policy, way_in: WayIn, waived: t.Collection[str], today: t.Optional[datetime.date] = None
+) -> t.Tuple[t.List[t.Tuple[str, str, str]], t.Set[str]]:
+    """What of it the environment does not allow, as C((variable, problem, remedy)), and which of the C(waived) rules were needed."""
+    if not policy.second_factor_required:
+        return [], set()
+    today = today or datetime.date.today()
+    last = today + datetime.timedelta(days=MAX_GRACE_DAYS)
+    asked = [
+        ("second_factor", "civitas_people", bool(way_in.without_code), f"lets in {', '.join(way_in.without_code)} without a code"),
+        ("automation_anywhere", "access_automation_anywhere", way_in.automation_anywhere, "lets the automation's key work from everywhere"),
+        ("root_automation", "access_permit_root_automation", way_in.root_automation, "lets the automation in as root"),
+    ]
+    findings = [
+        (variable, f"{problem}, which '{policy.kind}' does not allow", f"Take it out, or waive {rule} for a while in civitas_waivers.")
+        for rule, variable, is_asked, problem in asked
+        if is_asked and rule not in waived
+    ]
+    if way_in.grace_until:
+        try:
+            too_long = _day(way_in.grace_until) > last
+        except ValueError:
+            too_long = True
+        if too_long:
+            problem = f"would let people in without a code for more than {MAX_GRACE_DAYS} days"
+            findings.append(("access_second_factor_grace_until", problem, f'Write a day up to {last.isoformat()}, as "YYYY-MM-DD".'))
+    return findings, {rule for rule, _variable, is_asked, _problem in asked if is_asked and rule in waived}
+
+
 def check_vendor_access(policy: Policy, accounts: t.Iterable[str]) -> Finding:
     """May these standing C(accounts) of the vendor exist here?"""
     names = sorted(accounts)
@@ -260,6 +307,9 @@ WAIVABLE: t.Dict[str, str] = {
     "wildcard": "one stolen key impersonates every name below the domain",
     "lifetime": "browsers may refuse a certificate that lasts so long",
     "days_left": "the certificate has to be replaced again soon",
+    "second_factor": "a stolen key alone opens the servers",
+    "automation_anywhere": "a stolen key of the automation opens the servers from everywhere",
+    "root_automation": "nobody can tell what the automation did from what root did",
 }
 
 

@@ -142,7 +142,7 @@ def test_good_waivers_hold():
         ([{**WAIVER, "by": "me"}], "has an item without exactly rule, reason and until", "Write a list such as"),
         ([{"rule": "internal_ca", "until": "2026-12-01"}], "has an item without exactly", "Write a list such as"),
         ([{**WAIVER, "rule": "wildcards"}], "names 'wildcards', which is no rule", "Write one of internal_ca, lets_encrypt, wildcard"),
-        ([{**WAIVER, "rule": "key_type"}], "no rule that can be waived", "lifetime, days_left."),
+        ([{**WAIVER, "rule": "key_type"}], "no rule that can be waived", "root_automation."),
         ([{**WAIVER, "rule": ["wildcard"]}], "names something, which is no rule", "Write one of"),
         ([{**WAIVER, "reason": ""}], "waives internal_ca without a reason", "Write a sentence of why"),
         ([{**WAIVER, "reason": "because"}], "waives internal_ca without a reason", "Write a sentence of why"),
@@ -210,3 +210,32 @@ def test_the_filter_knows_the_days_at_hand_in():
     for wrong in ("live", None, []):
         with pytest.raises(AnsibleFilterError, match="Write one of production, staging"):
             minimum_certificate_days(wrong)
+
+
+def way_in(**changes):
+    values = {"without_code": [], "grace_until": "", "automation_anywhere": False, "root_automation": False}
+    return _policy.WayIn(**{**values, **changes})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exceptions_of_the_way_in(kind):
+    everything = way_in(without_code=["one", "two"], grace_until="2099-12-31", automation_anywhere=True, root_automation=True)
+    found, used = _policy.check_way_in(POLICIES[kind], everything, [])
+    wanted = {"civitas_people", "access_automation_anywhere", "access_permit_root_automation", "access_second_factor_grace_until"}
+    assert {variable for variable, _problem, _remedy in found} == (set() if kind == "development" else wanted)
+    assert used == set()
+    assert _policy.check_way_in(POLICIES[kind], way_in(), ["second_factor"]) == ([], set())
+
+
+def test_exceptions_can_be_waived_and_a_long_grace_cannot():
+    waived = ["second_factor", "automation_anywhere", "root_automation"]
+    everything = way_in(without_code=["one"], grace_until="2099-12-31", automation_anywhere=True, root_automation=True)
+    found, used = _policy.check_way_in(POLICIES["production"], everything, waived)
+    assert [variable for variable, _problem, _remedy in found] == ["access_second_factor_grace_until"]
+    assert used == set(waived) <= set(_policy.WAIVABLE)
+
+
+@pytest.mark.parametrize(("day", "is_good"), [("2026-11-21", True), ("2026-12-22", True), ("2026-12-23", False), ("soon", False)])
+def test_a_grace_window_is_short(day, is_good):
+    found, _used = _policy.check_way_in(POLICIES["production"], way_in(grace_until=day), [], datetime.date(2026, 11, 21))
+    assert (found == []) == is_good

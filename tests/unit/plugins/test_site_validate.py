@@ -606,6 +606,29 @@ def test_the_way_in_is_judged_by_the_names_that_people_wrote(site):
         assert f" records: {name}\n" in output, output
 
 
+def test_exceptions_of_the_way_in_need_a_waiver(site):
+    image = with_own_roles(site)
+    shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
+    own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
+    key = (site.root / "home/.ssh/id_ed25519.pub").read_text().strip()
+    make_key(site.root / "home/.ssh/other")
+    other = (site.root / "home/.ssh/other.pub").read_text().strip()
+    own.update(
+        civitas_automation={"name": "deploy", "ssh_keys": [key]},
+        civitas_people=[{"name": "second_admin", "role": "admin", "two_factor": False, "ssh_keys": [other]}],
+        access_automation_anywhere=True,
+    )
+    run = site.validate("-e", json.dumps(own), inventory=site.root / "own/hosts.yml")
+    assert "The inventory has 2 problems." in run.output, run.output
+    assert "lets in second_admin without a code" in run.output and " records: access_automation_anywhere\n" in run.output
+    until = (datetime.date.today() + datetime.timedelta(days=30)).isoformat()
+    reason = "The new telephones come next week."
+    own["civitas_waivers"] = [{"rule": rule, "reason": reason, "until": until} for rule in ("second_factor", "automation_anywhere")]
+    run = site.validate("-e", json.dumps(own), inventory=site.root / "own/hosts.yml")
+    assert run.returncode == 0, run.output
+    assert run.output.count(reason) >= 2
+
+
 def test_a_delivered_certificate_with_the_collections_own_roles(site):
     image = with_own_roles(site)
     delivered(site)
