@@ -61,7 +61,8 @@ def settled(host):
 @pytest.fixture(autouse=True)
 def before(host):
     """How many records there are before a test."""
-    wait_for(lambda: settled(host))
+    # Ansible keeps a connection open for a minute after its last task.
+    wait_for(lambda: settled(host), 90)
     return len(records(host))
 
 
