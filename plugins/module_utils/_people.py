@@ -214,8 +214,12 @@ class _Reader:
         recipient = self.text("age_recipient", 120)
         if recipient and not re.fullmatch(r"age1[a-z0-9]{20,110}", recipient):
             self.problem("has an age_recipient that is none; write the public key that age-keygen printed, which begins with age1")
+        name = self.name(False)
+        # Sudo rules of distributions are for such groups, and an account's own group has its name. Who has it may leave.
+        if present and name in ROOT_GROUPS - SYSTEM_NAMES:
+            self.problem("is the name of a group that is as good as root; choose another login")
         return Person(
-            name=self.name(False),
+            name=name,
             full_name=self.full_name(),
             keys=self.keys(sources),
             role=self.choice("role", ROLES, "user"),

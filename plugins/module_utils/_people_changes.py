@@ -259,14 +259,29 @@ class _Planner:
     def mentions(self, name: str) -> t.Tuple[t.List[str], t.List[str]]:
         """Files that hold nothing but rules of people who may not have them, and all that name this person."""
         removable, named = [], []
+        ways = self.ways_to(name)
         for path in self.rules:
             owners, whole = self.rules[path]
-            if owners & {name, "%" + name}:
+            if owners & ways:
                 named.append(path)
                 limited = {owner for owner in owners if self.limited(owner)}
                 if whole and owners == limited and path != host.SUDOERS:
                     removable.append(path)
         return removable, named
+
+    def ways_to(self, name: str) -> t.Set[str]:
+        """How a sudo rule can reach somebody. The groups are those of afterwards; those of strangers are told of on their own."""
+        account, person = self.state.accounts.get(name), self.wanted.get(name)
+        ways = {name, "%" + name}
+        if account is not None:
+            ways.add(f"#{account.uid}")
+        if person is None or (account is None and person.closed):
+            return ways
+        ways.add("ALL")
+        for group in self.state.groups.values():
+            if group.name in person.all_groups or (account is not None and group.gid == account.gid):
+                ways |= {f"%{group.name}", f"%#{group.gid}"}
+        return ways
 
     def limited(self, name: str) -> bool:
         person = self.wanted.get(name)
@@ -406,7 +421,8 @@ class _Planner:
     def plan_known(self, plan: PersonPlan, account: host.Account) -> None:
         person = plan.person
         primary = next((group.name for group in self.state.groups.values() if group.gid == account.gid), "")
-        if primary in ROOT_GROUPS:
+        # Automation and break-glass account are root by declaration; a group of their own gives them nothing more.
+        if primary in ROOT_GROUPS and (person.kind == "person" or primary != person.name):
             self.problems.append(
                 f"{person.name} has the primary group {primary}, which is as good as root; change it: usermod --gid GROUP {person.name}"
             )
@@ -477,7 +493,7 @@ class _Planner:
         """Ends what goes on with a right that is gone: a key, root, the account's time."""
         person = plan.person
         mine = [process for process in self.state.processes if account.uid in process.uids]
-        strong = {group.gid for name, group in self.state.groups.items() if name in _STRONG - set(person.all_groups)}
+        strong = {group.gid for name, group in self.state.groups.items() if name in _STRONG - set(person.all_groups)} - {account.gid}
         lost = self.state.groups_of(person.name) & _STRONG - set(person.all_groups)
         why = "a key was taken" if taken else ""
         why = "a group was left" if lost or any(process.gids & strong for process in mine) else why

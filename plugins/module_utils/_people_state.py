@@ -343,7 +343,10 @@ def _running() -> t.FrozenSet[int]:
 
 
 def rule_owners(text: str) -> t.Tuple[t.Set[str], bool]:
-    """Whom the rules of a sudoers file are for (C(bob), C(%bob)), and whether that is all that the file holds."""
+    """Whom the rules of a sudoers file are for (C(bob), C(%bob), C(#1000), C(%#1000), C(ALL)), and whether that is all that it holds.
+
+    The second is no when one of the last three is among them: what is for more than one name is nobody's own.
+    """
     owners: t.Set[str] = set()
     whole = True
     for line in re.sub(r"\\\n", " ", text).splitlines():
@@ -362,6 +365,10 @@ def rule_owners(text: str) -> t.Tuple[t.Set[str], bool]:
             whole = False
             # An alias, an include, a rule for numbers: who is named is told, and the file is left alone.
             owners.update(re.findall(r"(?<![\w/.-])%?[a-z_][a-z0-9_-]*(?![\w/.-])", line))
+            # ALL stands for hosts and commands as well, so only the place of the users counts.
+            alias = re.match(r"User_Alias\s(.*)", line)
+            users = re.split(r"[\s,:=]+", alias.group(1)) if alias else re.sub(r"\s*,\s*", ",", line).split()[0].split(",")
+            owners.update(name for name in users if re.fullmatch(r"ALL|%?#[0-9]+", name))
     return owners, whole
 
 

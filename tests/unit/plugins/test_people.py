@@ -329,3 +329,16 @@ def test_anything_is_a_list_in_one_form_or_a_problem(value):
 )
 def test_any_variables_are_judged(value):
     assert all(isinstance(problem, str) for problem in problems_of(value))
+
+
+@pytest.mark.parametrize("name", ["admin", "sudo", "wheel", "libvirt", "incus-admin"])
+def test_no_person_is_called_like_a_group_that_is_root(name):
+    """Sudo rules of distributions name %admin, and an account's own group has the account's name."""
+    (problem,) = problems_of({"people": [{"name": name, "ssh_keys": [line(1)]}]})
+    assert "choose another login" in problem
+
+
+def test_the_automation_and_who_is_to_leave_may_be_called_admin():
+    assert problems_of({"people": [{"name": "admin", "state": "absent"}]}) == []
+    assert problems_of({"automation": {"name": "admin", "ssh_keys": [line(1)], "from": ["192.0.2.1"]}}) == []
+    assert problems_of({"break_glass": {"name": "admin", "ssh_keys": [line(1)], "from": ["192.0.2.1"]}}) == []

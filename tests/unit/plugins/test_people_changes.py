@@ -381,7 +381,10 @@ def test_the_automation_may_be_root_and_root_stays_root(state):
         ("ben web1, web2 = /usr/bin/id\n", {"ben"}, True),
         ("User_Alias OPS = ben, carla\nOPS ALL=(ALL) ALL\n", {"ben", "carla"}, False),
         ("Defaults mail_badpass\nben ALL=(ALL) ALL\n", {"mail_badpass", "ben"}, False),
-        ("#1001 ALL=(ALL) ALL\n", set(), False),
+        ("#1001 ALL=(ALL) ALL\n", {"#1001"}, False),
+        ("%#1001, carla ALL=(ALL) ALL\n", {"%#1001", "carla"}, False),
+        ("ALL ALL=(ALL) ALL\n", {"ALL"}, False),
+        ("User_Alias OPS = ben, ALL : DB = #1002\n", {"ben", "ALL", "#1002"}, False),
         ("@include /etc/other\nben ALL=(ALL) ALL\n", {"ben", "include"}, False),
     ],
 )
@@ -391,6 +394,55 @@ def test_whom_sudo_rules_are_for(text, owners, whole):
     assert all_told == whole
     if whole:
         assert found == owners
+
+
+@pytest.mark.parametrize("text", ["ben !web=(ALL) ALL\n", "Defaults@ALL !insults\n", "Host_Alias H = ALL\n", "%admin ALL=(ALL) ALL\n"])
+def test_a_rule_for_all_hosts_is_no_rule_for_all_people(text):
+    assert "ALL" not in rule_owners(text)[0]
+
+
+@pytest.mark.parametrize("users", ["#1001", "%#1001", "%#4", "ALL", "%adm", "%ben", "%civitas-people", "User_Alias OPS = #1001\nOPS"])
+@pytest.mark.parametrize("role", ["user", "operator"])
+def test_rules_that_reach_a_person_by_a_detour_are_told_and_left(state, users, role):
+    state.accounts["ben"] = Account("ben", 1001, 1001, "", "/nowhere", "/bin/bash", "*")
+    state.groups["ben"] = Group("ben", 1001, [])
+    state.sudoers["/etc/sudoers.d/others"] = f"{users} ALL=(ALL) NOPASSWD:ALL\n"
+    ben = {"name": "ben", "role": role, "groups": ["adm"], "ssh_keys": [line(2)]}
+    result = plan(state, AMINA, ben)
+    assert {item.person.name: item.left for item in result.people} == {"amina": [], "ben": ["sudo rules in /etc/sudoers.d/others"]}
+    assert not any("sudo rules" in action for action in actions(result, "ben"))
+    # Who may have root is not warned about.
+    assert plan(state, AMINA, {**ben, "role": "admin"}).people[1].left == []
+
+
+def test_rules_of_groups_that_a_person_leaves_do_not_reach(state):
+    state.groups["sudo"].members.append("amina")
+    result = plan(state, {**AMINA, "role": "user"})
+    assert result.people[0].left == []
+    # The first group stays also with who is closed.
+    state.groups["amina"].name = "staffers"
+    state.sudoers["/etc/sudoers.d/others"] = "%staffers ALL=(ALL) ALL\n"
+    assert "sudo rules in /etc/sudoers.d/others" in plan(state).people[0].left
+
+
+def test_a_rule_for_all_reaches_nobody_without_an_account(state):
+    state.sudoers["/etc/sudoers.d/others"] = "ALL ALL=(ALL) ALL\n"
+    result = plan(state, AMINA, {"name": "never", "state": "absent"}, {"name": "ben", "ssh_keys": [line(2)]})
+    assert {item.person.name: len(item.left) for item in result.people} == {"amina": 0, "ben": 1, "never": 0}
+    assert "daemon" not in result.strangers
+
+
+@pytest.mark.parametrize("kind", ["automation", "break_glass"])
+def test_accounts_that_are_root_anyway_may_be_called_admin(state, kind):
+    state.accounts["admin"] = Account("admin", 1001, 1001, "", "/nowhere", "/bin/bash", "*")
+    state.groups["admin"] = Group("admin", 1001, [])
+    state.processes = [Process(10, frozenset({1001}), frozenset({1001}))]
+    given = {kind: {"name": "admin", "ssh_keys": [line(2)], "from": ["192.0.2.1"]}}
+    told = actions(plan(state, AMINA, others=given), "admin")
+    assert not any("ended" in action for action in told)
+    # But not in a group of root's that is not theirs alone.
+    state.accounts["admin"].gid = 990
+    assert "primary group docker" in trouble(state, AMINA, others=given)
 
 
 def test_files_of_accounts_are_read_as_they_are():
