@@ -56,20 +56,34 @@ def ssh_connection() -> t.Optional[Connection]:
 
 def connection_problems(model: Model, connection: t.Optional[Connection]) -> t.List[str]:
     """Whether the connection that is in use could be made again."""
-    if connection is None or ipaddress.ip_address(connection.source.partition("%")[0]).is_loopback:
+    if connection is None or admits(model, connection.source, connection.port):
         return []
-    if admits(model, connection.source, connection.port):
-        return []
-    if connection.port != model.ssh_port:
-        return [
-            f"this connection came to port {connection.port} of the host, but firewall_ssh_port is {model.ssh_port}; write the port that "
-            "sshd listens on, in firewall_ssh_port and in firewall_ports"
-        ]
     source = ipaddress.ip_address(connection.source.partition("%")[0])
     shown = getattr(source, "ipv4_mapped", None) or source
+    if source.is_loopback or (connection.port in model.ssh_ports[1:] and _is_admin(model, shown)):
+        return []
     return [
-        f"this connection comes from {shown}, which is not in firewall_admin_networks: it would be the last one; add {shown} or its network"
+        f"this connection comes from {shown}, which is not in firewall_admin_networks: it would be the last one; add {shown} or its "
+        "network (in a site's inventory: civitas_admin_networks)"
     ]
+
+
+def both_ports(model: Model, connection: t.Optional[Connection]) -> t.Tuple[Model, t.List[str]]:
+    """While SSH moves to another port, the one that the connection in use came to stays open to administrators; with a warning."""
+    if connection is None or ipaddress.ip_address(connection.source.partition("%")[0]).is_loopback:
+        return model, []
+    declared = model.ssh_ports[0]
+    if connection.port == declared or admits(model, connection.source, connection.port):
+        return model, []
+    return model._replace(ssh_ports=[declared, connection.port]), [
+        f"this connection came to port {connection.port} of the host, and firewall_ssh_port is {declared}: both are open to "
+        f"administrators until one comes to {declared}. Run the role access, which moves SSH there, or correct the port (in a site's "
+        "inventory: base_ssh_port)"
+    ]
+
+
+def _is_admin(model: Model, address: t.Any) -> bool:
+    return any(network.version == address.version and address in network for network in model.networks["admin"])
 
 
 def interface_problems(model: Model) -> t.List[str]:
@@ -81,6 +95,30 @@ def interface_problems(model: Model) -> t.List[str]:
         for pattern in model.interfaces
         if matches(pattern, interface)
     ]
+
+
+def bridge_problems(model: Model, root: str = "/sys/class/net") -> t.List[str]:
+    """Containers' interfaces that are bridges to a network outside of the host."""
+    problems = []
+    for path in sorted(glob.glob(os.path.join(root, "*", "brif"))):
+        bridge = os.path.basename(os.path.dirname(path))
+        cards = sorted(card for member in os.listdir(path) for card in _cards(root, member))
+        patterns = [pattern for pattern in model.interfaces if matches(pattern, bridge)]
+        if cards and patterns:
+            problems.append(
+                f"firewall_container_interfaces: {patterns[0]!r} also means {bridge}, a bridge of the network card {cards[0]}, with which "
+                "all of that network would count as containers; write the names of the containers' bridges, such as br-0123456789ab, or "
+                "give this one a name that is not meant"
+            )
+    return problems
+
+
+def _cards(root: str, interface: str) -> t.Iterator[str]:
+    """The network cards that an interface, a VLAN or a bond for one, leads to."""
+    if os.path.exists(os.path.join(root, interface, "device")):
+        yield interface
+    for lower in glob.glob(os.path.join(glob.escape(os.path.join(root, interface)), "lower_*")):
+        yield from _cards(root, os.path.basename(lower)[len("lower_") :])
 
 
 def default_interfaces() -> t.Set[str]:

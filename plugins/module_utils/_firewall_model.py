@@ -44,7 +44,8 @@ class Model(t.NamedTuple):
     ports: t.List[Port]
     networks: t.Dict[str, t.List[Network]]
     interfaces: t.List[str]
-    ssh_port: int
+    # The declared one, and while SSH moves to it, the one that it is reached by until then.
+    ssh_ports: t.List[int]
     log: bool
     egress: t.Dict[str, t.Any]
 
@@ -64,7 +65,7 @@ def model(config: Config) -> Model:
             "public": [_network(item) for item in config["public_networks"]],
         },
         interfaces=list(config["container_interfaces"]),
-        ssh_port=int(config["ssh_port"]),
+        ssh_ports=[int(config["ssh_port"])],
         log=bool(config["log_drops"]),
         egress=dict(config["egress"]),
     )

@@ -174,11 +174,16 @@ def _dhcp_out() -> t.List[str]:
 
 def _ssh_in(model: Model) -> t.List[str]:
     """SSH for administrators does not depend on what the kernel remembers of a session: no change of the rules cuts the one it comes by."""
-    return [f"{match} tcp dport {model.ssh_port} counter accept" for match in _sides(model, "admin", "saddr")]
+    return [f"{match} tcp dport {_ssh_ports(model)} counter accept" for match in _sides(model, "admin", "saddr")]
 
 
 def _ssh_out(model: Model) -> t.List[str]:
-    return [f"{match} tcp sport {model.ssh_port} accept" for match in _sides(model, "admin", "daddr")]
+    return [f"{match} tcp sport {_ssh_ports(model)} accept" for match in _sides(model, "admin", "daddr")]
+
+
+def _ssh_ports(model: Model) -> str:
+    numbers = [str(number) for number in model.ssh_ports]
+    return numbers[0] if len(numbers) == 1 else f"{{ {', '.join(numbers)} }}"
 
 
 def _to_peers(model: Model) -> t.List[str]:
@@ -221,7 +226,7 @@ def _log(way: str, model: Model, features: Features) -> t.List[str]:
 
 def _is_ssh(model: Model, port: Port) -> bool:
     """It has its rule before all others."""
-    return (port.source, port.protocol, port.number) == ("admin", "tcp", model.ssh_port)
+    return (port.source, port.protocol) == ("admin", "tcp") and port.number in model.ssh_ports
 
 
 def _opening(model: Model, port: Port, published: bool = False, anybody: bool = False) -> t.List[str]:

@@ -39,12 +39,13 @@ def run(params: t.Mapping[str, t.Any], check_mode: bool) -> Outcome:
     """Put the rules in force. With C(check_mode) only say what would be changed."""
     config = {**params, "egress": {**params["egress"], "container_interfaces": params["container_interfaces"]}}
     _refuse(problems(config))
-    wanted = model(config)
+    connection = host.ssh_connection()
+    wanted, warnings = host.both_ports(model(config), connection)
     others = host.other_firewalls()
-    found = [*host.connection_problems(wanted, host.ssh_connection()), *host.interface_problems(wanted)]
+    found = [*host.connection_problems(wanted, connection), *host.interface_problems(wanted), *host.bridge_problems(wanted)]
     _refuse([*found, *(others if params["other_firewalls"] == "refuse" else [])])
     try:
-        return _put_in_force(wanted, params, others, check_mode)
+        return _put_in_force(wanted, params, [*warnings, *others], check_mode)
     except (live.FirewallError, _revert.RevertError, OSError) as error:
         raise FirewallRefused(str(error)) from error
 

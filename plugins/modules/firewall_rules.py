@@ -52,7 +52,9 @@ options:
     elements: str
     default: []
   ssh_port:
-    description: The port of SSH, which must be among O(ports).
+    description:
+      - The port of SSH, which must be among O(ports).
+      - While the connection in use comes to another one, as before SSH is moved, both are open to O(admin_networks), with a warning.
     type: int
     default: 22
   egress:

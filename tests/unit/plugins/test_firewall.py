@@ -245,10 +245,44 @@ def test_who_could_connect_again_by_the_family_that_is_listened_on():
 def test_a_connection_that_would_be_the_last_is_named_with_what_to_write():
     (problem,) = host.connection_problems(model(GOOD), host.Connection("::ffff:203.0.113.1", 22))
     assert "comes from 203.0.113.1, which is not in firewall_admin_networks" in problem
-    (problem,) = host.connection_problems(model(GOOD), host.Connection("192.0.2.1", 2222))
-    assert "came to port 2222 of the host, but firewall_ssh_port is 22" in problem
+    assert "(in a site's inventory: civitas_admin_networks)" in problem
     assert host.connection_problems(model(GOOD), None) == []
     assert host.connection_problems(model(GOOD), host.Connection("127.0.0.1", 22)) == []
+
+
+def test_while_ssh_moves_to_another_port_both_are_open_to_administrators():
+    moving = {**GOOD, "ports": [{**SSH, "port": 2222}, HTTPS], "ssh_port": 2222}
+    rules, warnings = host.both_ports(model(moving), host.Connection("192.0.2.1", 22))
+    assert "came to port 22 of the host, and firewall_ssh_port is 2222" in warnings[0]
+    assert host.connection_problems(rules, host.Connection("192.0.2.1", 22)) == []
+    assert "comes from 203.0.113.1" in host.connection_problems(rules, host.Connection("203.0.113.1", 22))[0]
+    for text in (ruleset(rules, egress_rules({"mode": "open"}), Features()), closed_ruleset(rules)):
+        assert "ip saddr @admin4 tcp dport { 2222, 22 } counter accept" in text
+        assert "ip daddr @admin4 tcp sport { 2222, 22 } accept" in text
+
+
+@pytest.mark.parametrize("connection", [None, host.Connection("192.0.2.1", 2222), host.Connection("127.0.0.1", 22)])
+def test_a_move_that_is_over_leaves_one_port(connection):
+    moved = model({**GOOD, "ports": [{**SSH, "port": 2222}, HTTPS], "ssh_port": 2222})
+    assert host.both_ports(moved, connection) == (moved, [])
+
+
+def test_a_bridge_of_a_network_card_is_not_taken_for_containers(tmp_path):
+    for bridge, member in (("br-lan", "eno1"), ("br-office", "bond0.7"), ("br-0123456789ab", "veth1"), ("bridge", "eno2")):
+        (tmp_path / bridge / "brif" / member).mkdir(parents=True)
+    for card in ("eno1", "eno2", "eno3"):
+        (tmp_path / card / "device").mkdir(parents=True)
+    for upper, lower in (("bond0.7", "bond0"), ("bond0", "eno3")):
+        (tmp_path / upper).mkdir(exist_ok=True)
+        (tmp_path / lower).mkdir(exist_ok=True)
+        (tmp_path / upper / f"lower_{lower}").symlink_to(tmp_path / lower)
+    (tmp_path / "veth1").mkdir()
+    found = host.bridge_problems(model(GOOD), str(tmp_path))
+    assert [text.split(", with")[0] for text in found] == [
+        "firewall_container_interfaces: 'br-*' also means br-lan, a bridge of the network card eno1",
+        "firewall_container_interfaces: 'br-*' also means br-office, a bridge of the network card eno3",
+    ]
+    assert all("write" in text for text in found)
 
 
 def test_the_connection_is_found_behind_what_cleans_the_environment():
