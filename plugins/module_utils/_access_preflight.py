@@ -47,11 +47,11 @@ def login_problems(wanted: Wanted) -> t.List[str]:
         return []
     doors = ", ".join(wanted.open_to)
     if not doors:
-        remedy = "give access_automation a name, ssh_keys and from"
+        remedy = "give access_automation (in a site's inventory: civitas_automation) a name, ssh_keys and from"
     else:
         remedy = (
-            f"run this once with --tags access_people, which makes the account and changes nothing else, then write ansible_user: "
-            f"{wanted.open_to[0]} for this host and run all of it"
+            "run this once with --tags access_people, which makes the account, lets sshd read its key and changes nothing else, then write "
+            f"ansible_user: {wanted.open_to[0]} for this host and run all of it"
         )
     return [
         f"Ansible logs in as {wanted.login}, who would not get in afterwards without a code or at all; "
@@ -119,6 +119,21 @@ def leaves_port(connection: int, wanted: int, ask: program.Run) -> bool:
     rc, out = ask(["/usr/sbin/sshd", "-T"])
     present = program.values(program.parse_settings(out), "port") if rc == 0 else []
     return str(connection) in present and str(wanted) not in present
+
+
+def port_problems(wanted: int, ask: program.Run) -> t.List[str]:
+    """Whether the firewall in force lets in the port that SSH is to move to."""
+    rc, out = ask(["nft", "--numeric", "list", "chain", "inet", "civitas", "input"])
+    if rc != 0:
+        return []
+    for ports in re.findall(r"\btcp dport (\{[^}]*\}|\S+) .*\baccept\b", out):
+        for words in re.findall(r"(\d+)(?:-(\d+))?", ports):
+            if int(words[0]) <= wanted <= int(words[1] or words[0]):
+                return []
+    return [
+        f"SSH is to move to port {wanted}, which the firewall in force does not let in: nobody could log in any more. To go on, run this "
+        "once with --tags firewall_rules, which opens both ports to administrators, then all of it, which closes the old one"
+    ]
 
 
 def restarts(units: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[t.List[str]]:

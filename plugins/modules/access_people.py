@@ -150,14 +150,21 @@ docker_group:
   returned: always
   type: list
   elements: str
+sshd_reads_keys:
+  description: Whether the role access has told sshd to go by the keys that this module writes.
+  returned: always
+  type: bool
 revert_pending:
   description: Whether a change waits for its confirmation, this one or one of an earlier run that was cut off.
   returned: always
   type: bool
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.civitas.hosting.plugins.module_utils import _revert
+from ansible_collections.civitas.hosting.plugins.module_utils._access_program import OURS
 from ansible_collections.civitas.hosting.plugins.module_utils._people import PeopleError, accounts
 from ansible_collections.civitas.hosting.plugins.module_utils._people_changes import Plan, apply, make_plan
 from ansible_collections.civitas.hosting.plugins.module_utils._people_state import HostError, read
@@ -219,6 +226,7 @@ def main() -> None:
             module.fail_json(msg=f"Nothing was changed, as it could not be taken back: {error}")
         planned, general, failed = apply(plan, module.run_command)
     result = result_of(plan, planned, general)
+    result["sshd_reads_keys"] = os.path.exists(OURS)
     result["revert_pending"] = _revert.pending() is not None
     for item in plan.people:
         for note in item.left:

@@ -13,8 +13,9 @@ version_added: 0.1.0
 author:
   - The founders of civitas.hosting (@civitas-hosting)
 description:
-  - Refuses to go on when Ansible's own login would be shut out, when sshd would not go by the files that are about to be written, or when
-    the second factor is to be switched on and the clock is not known to be right.
+  - Refuses to go on when Ansible's own login would be shut out, when sshd would not go by the files that are about to be written, when the
+    firewall in force does not let in the port that SSH is to move to, or when the second factor is to be switched on and the clock is not
+    known to be right.
   - Finds out whether SSH is started by systemd's socket.
   - Changes nothing.
 options:
@@ -104,12 +105,14 @@ def main():
         params["login"], params["open_to"], params["second_factor"], params["clock_tolerance"], params["controller_time"] or time.time()
     )
     problems, warnings = preflight.judge(wanted)
+    leaves = params["connection_port"] is not None and preflight.leaves_port(params["connection_port"], params["port"], run)
+    if leaves:
+        problems += preflight.port_problems(params["port"], run)
     if problems and not module.check_mode:
         module.fail_json(msg="Nothing was changed.\n" + "\n".join(problems))
     for warning in [*problems, *warnings]:
         module.warn(warning)
     units = preflight.ssh_units(run)
-    leaves = params["connection_port"] is not None and preflight.leaves_port(params["connection_port"], params["port"], run)
     if leaves:
         module.warn(f"SSH moves to port {params['port']}; write ansible_port: {params['port']} for this host")
     module.exit_json(changed=False, units=units, restarts=preflight.restarts(units), leaves_port=leaves)

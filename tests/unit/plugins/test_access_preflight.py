@@ -29,7 +29,8 @@ def test_who_would_be_shut_out_is_told_what_to_write():
     assert "logs in as root" in problem
     assert "--tags access_people" in problem
     assert "ansible_user: deploy" in problem
-    assert "give access_automation a name" in preflight.login_problems(wanted("root", ()))[0]
+    assert "lets sshd read its key" in problem
+    assert "give access_automation (in a site's inventory: civitas_automation) a name" in preflight.login_problems(wanted("root", ()))[0]
 
 
 @pytest.mark.parametrize(
@@ -123,3 +124,31 @@ def test_whether_codes_are_asked_for_is_read_from_pam(tmp_path):
     assert not preflight.is_enabled(str(service))
     service.write_text("auth     required  pam_google_authenticator.so user=root\n")
     assert preflight.is_enabled(str(service))
+
+
+RULES = """table inet civitas {
+	chain input {
+		type filter hook input priority filter - 5; policy drop;
+		ip saddr @admin4 tcp dport %s counter packets 11 bytes 660 accept
+		tcp dport { 80, 443 } counter packets 0 bytes 0 accept comment "nginx.https (public)"
+		tcp dport 2200 counter packets 0 bytes 0 drop
+	}
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "port", "open_there"),
+    [
+        ((0, RULES % "22"), 2222, False),
+        ((0, RULES % "22"), 2200, False),
+        ((0, RULES % "{ 22, 2222 }"), 2222, True),
+        ((0, RULES % "2000-2300"), 2222, True),
+        ((1, "Error: No such file or directory"), 2222, True),
+        ((127, "nft is not installed"), 2222, True),
+    ],
+)
+def test_ssh_moves_only_to_a_port_that_the_firewall_in_force_lets_in(answer, port, open_there):
+    problems = preflight.port_problems(port, lambda argv: answer)
+    assert (problems == []) is open_there
+    assert all("--tags firewall_rules" in problem and f"port {port}" in problem for problem in problems)
