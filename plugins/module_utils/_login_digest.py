@@ -23,6 +23,8 @@ IDENTIFIERS = (
 )  # fmt: skip
 # Rows of the table at most: who tries out names makes thousands.
 ROWS = 40
+# Of one person until the next digest. Nobody is asked for a code without the right key: more is no slip of a finger.
+WRONG_CODES = 10
 
 _USER = r"(?P<user>.*?)"
 _FROM = r"from (?P<address>\S+)"
@@ -54,11 +56,13 @@ class Day(t.NamedTuple):
         failed: (user, source, reason) with how often.
         wrong_before_success: how often a login that succeeded in the end had a wrong code or password before.
         accepted: (address, port) of the SSH connections that got in, with the user.
+        wrong_codes: how many codes of a user were refused, of all connections; one that came too soon after others counts, too.
     """
 
     failed: t.Dict[t.Tuple[str, str, str], int]
     wrong_before_success: int
     accepted: t.Dict[t.Tuple[str, str], str]
+    wrong_codes: t.Mapping[str, int] = {}
 
 
 def read(entries: t.Iterable[t.Mapping[str, t.Any]]) -> Day:
@@ -87,7 +91,12 @@ def read(entries: t.Iterable[t.Mapping[str, t.Any]]) -> Day:
                     attempts.setdefault(process, []).append((rank, match["user"], place))
                 break
     wrong = 0
+    codes: t.Dict[str, int] = {}
     for process, found in attempts.items():
+        for rank, user, place in found:
+            # Of the two lines about each, the one of sshd.
+            if _REASONS[rank][0] == "wrong code" and place:
+                codes[user] = codes.get(user, 0) + 1
         if process in succeeded:
             wrong += sum(1 for rank, _user, place in found if _REASONS[rank][0].startswith("wrong") and place)
             continue
@@ -95,7 +104,17 @@ def read(entries: t.Iterable[t.Mapping[str, t.Any]]) -> Day:
         place = place or next((other for _rank, _user, other in found if other), "")
         key = (user, place, _REASONS[rank][0])
         failed[key] = failed.get(key, 0) + 1
-    return Day(failed, wrong, accepted)
+    return Day(failed, wrong, accepted, codes)
+
+
+def guesses(day: Day) -> t.List[str]:
+    """Whose codes are being tried out, one line each, and what to do."""
+    return [
+        f"WRONG CODES: {text.clean(user)}, {count} times: whoever holds the key tries codes; unless it was the person, take it away "
+        "(revoke_access) and write another key"
+        for user, count in sorted(day.wrong_codes.items())
+        if count >= WRONG_CODES
+    ]
 
 
 def recorded(path: str, since: float, until: float) -> t.List[t.Dict[str, t.Any]]:
@@ -157,6 +176,7 @@ def digest(
     for (address, port), user in sorted(unnoted.items()):
         who = f"{text.clean(user)} got in from {text.clean(address)} port {text.clean(port)}"
         lines.append(f"NOT ANNOUNCED: {who}, and PAM told nothing of it")
+    lines += guesses(day)
     table = sorted(day.failed.items(), key=lambda row: (-row[1], row[0]))
     if table:
         lines += ["", "times  user, from, reason"]
@@ -164,6 +184,7 @@ def digest(
     if len(table) > ROWS:
         lines.append(f"and {len(table) - ROWS} more; journalctl --since '{text.utc(since)}' -t sshd -t sshd-session -t login")
     subject = f"[{host}] {total} failed login{'s' if total != 1 else ''}" + (f", {len(unnoted)} NOT ANNOUNCED" if unnoted else "")
+    subject += ", WRONG CODES" if guesses(day) else ""
     facts = {
         "since": since,
         "until": until,
@@ -171,5 +192,6 @@ def digest(
         "failed_count": total,
         "logins": kinds,
         "unannounced": len(unnoted),
+        "wrong_codes": {text.clean(user): count for user, count in sorted(day.wrong_codes.items())[:ROWS]},
     }
     return text.message(f"digest-{int(until)}", "digest", host, subject, lines, facts)

@@ -100,6 +100,8 @@ def _digest() -> int:
         logins = digest.recorded(delivery.RECORD, since - 600, until + 600) + queues.waiting()
         queues.queue(digest.digest(queues.config.host, since, until, day, logins, delivery.journal_begins()))
         queues.remember(digest=until)
+    for line in digest.guesses(day):
+        _say(2, line)
     _say(6, f"{sum(day.failed.values())} failed logins since {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(since))}")
     return 0
 

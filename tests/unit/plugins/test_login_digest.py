@@ -68,7 +68,21 @@ def test_what_users_write_to_the_journal_is_no_login():
         {},
         0,
         {},
+        {},
     )
+
+
+def test_many_wrong_codes_are_told_as_who_holds_the_key_guesses():
+    wrong = ["Invalid verification code for alice", "Failed keyboard-interactive/pam for alice from 192.0.2.7 port 4 ssh2"]
+    tries = [entry for number in range(digest.WRONG_CODES // 2) for entry in entries(*wrong, *wrong, pid=str(number))]
+    accepted = entries("Accepted keyboard-interactive/pam for alice from 192.0.2.7 port 4 ssh2", pid="0")
+    few = entries(*wrong[1:], pid="99")[:1]
+    day = digest.read([*tries, *accepted, *[{**entry, "MESSAGE": entry["MESSAGE"].replace("alice", "bob")} for entry in few]])
+    assert day.wrong_codes == {"alice": digest.WRONG_CODES, "bob": 1}
+    assert [line for line in digest.guesses(day) if "bob" in line] == []
+    found = digest.digest("records-1", 0, 200, day, [], 0)
+    assert f"WRONG CODES: alice, {digest.WRONG_CODES} times" in found["text"] and "revoke_access" in found["text"]
+    assert found["subject"].endswith(", WRONG CODES") and found["wrong_codes"] == {"alice": digest.WRONG_CODES, "bob": 1}
 
 
 def test_processes_are_told_apart():
