@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import typing as t
 
@@ -45,7 +46,7 @@ class ActionModule(ActionBase):
             # What was interrupted or went wrong on the host holds none of the module's keys.
             answered = "confirmed" in found
             if found.get("confirmed"):
-                return {"changed": True, "pending": None, "confirmed": found["confirmed"]}
+                return {"changed": True, "pending": None, "confirmed": found["confirmed"], **_hidden(found.get("reverted"))}
             if found.get("reverted"):
                 return {"failed": True, "reverted": found["reverted"], "msg": _went_back(found["reverted"], refusal)}
             if answered and found["pending"] is None:
@@ -94,14 +95,25 @@ class ActionModule(ActionBase):
                 self._connection.set_option(name, value)
 
 
-def _went_back(report: t.Mapping[str, t.Any], refusal: str) -> str:
+def _hidden(report: t.Optional[t.Mapping[str, t.Any]]) -> t.Dict[str, t.Any]:
+    """What to say of a change that was taken back before the one that is confirmed now."""
+    if report is None:
+        return {}
+    # Since this run began, as logging is loaded at its start. What was taken back before that, this run has looked at anew.
+    if report["seconds_ago"] > logging.makeLogRecord({}).relativeCreated / 1000:
+        return {"warnings": [f"A change of an earlier run was taken back at {report['at']} ({report['why']})."]}
+    later = "What was changed after that is confirmed and stays."
+    return {"failed": True, "reverted": report, "msg": f"{_went_back(report, '', 'An earlier change')} {later}"}
+
+
+def _went_back(report: t.Mapping[str, t.Any], refusal: str, change: str = "The change") -> str:
     restored = list(report["restored"])
     listed = ", ".join(restored[:LISTED]) + (f" and {len(restored) - LISTED} more" if len(restored) > LISTED else "")
     look = "On the host: journalctl -t civitas-revert, and /var/lib/civitas/revert/last.json."
     began = (
         f"The host did not accept a new connection after this change ({refusal})."
         if refusal
-        else "The change was not confirmed in time by a new connection."
+        else f"{change} was not confirmed in time by a new connection."
     )
     if report["outcome"] == "failed":
         return (

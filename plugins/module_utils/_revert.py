@@ -175,6 +175,8 @@ class Revert:
         self.restoring = os.path.join(self.state, "restoring.json")
         self.failed = os.path.join(self.state, "failed.json")
         self.report = os.path.join(self.state, "last.json")
+        # The report of a change that was taken back, and that nobody heard before the next one was confirmed.
+        self.untold = os.path.join(self.state, "untold.json")
 
     def arm(
         self,
@@ -322,6 +324,8 @@ class Revert:
                 if found["restoring"]:
                     raise RevertError("the host is going back to its old state already")
                 os.unlink(self.armed)
+                if _is_unheard(self._last(self.report)):
+                    os.rename(self.report, self.untold)
                 _sync(self.state)
                 self._tell({**found, "outcome": "confirmed", "why": "a new connection was accepted", "restored": [], "problems": []})
                 self._sweep()
@@ -330,28 +334,29 @@ class Revert:
             raise RevertError(f"the change could not be confirmed: {error}") from error
 
     def last(self) -> t.Optional[t.Dict[str, t.Any]]:
-        report = self._last()
-        if report is not None:
-            report["seconds_ago"] = round(time.time() - report["time"])
-        return report
+        return _aged(self._last(self.report))
 
-    def _last(self) -> t.Optional[t.Dict[str, t.Any]]:
-        report = _read(self.report)
+    def _last(self, path: str) -> t.Optional[t.Dict[str, t.Any]]:
+        report = _read(path)
         if report is None or "outcome" in report:
             return report
-        ended = os.stat(self.report).st_ctime
+        ended = os.stat(path).st_ctime
         told = {"id": report["id"], "since": report["since"], "at": _utc(ended), "time": ended, "outcome": "restored"}
         restored = [item["path"] for item in report["items"] if item["kind"] != "parent"]
         return {**told, "why": "there was no room for the reason", "restored": restored, "problems": []}
 
     def unheard(self) -> t.Optional[t.Dict[str, t.Any]]:
         """The report of a change that was taken back, once: for the run that made it."""
-        report = self._last()
-        if report is None or report["outcome"] == "confirmed" or report.get("heard"):
-            return None
-        with contextlib.suppress(OSError):
-            _write(self.report, {**report, "heard": True})
-        return self.last()
+        for path in (self.report, self.untold):
+            report = self._last(path)
+            if _is_unheard(report):
+                with contextlib.suppress(OSError):
+                    if path == self.untold:
+                        os.unlink(path)
+                    else:
+                        _write(path, {**(report or {}), "heard": True})
+                return _aged(report)
+        return None
 
     # --- going back
 
@@ -560,6 +565,17 @@ class Revert:
         with contextlib.suppress(OSError):
             for name in os.listdir(self.boot):
                 os.unlink(os.path.join(self.boot, name))
+
+
+# --- reports
+
+
+def _is_unheard(report: t.Optional[t.Mapping[str, t.Any]]) -> bool:
+    return report is not None and report["outcome"] != "confirmed" and not report.get("heard")
+
+
+def _aged(report: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[t.Dict[str, t.Any]]:
+    return None if report is None else {**report, "seconds_ago": round(time.time() - report["time"])}
 
 
 # --- what is asked for
@@ -915,7 +931,9 @@ def main(words: t.Sequence[str]) -> int:
         elif command == "boot":
             log.at_boot()
         elif command == "restore":
-            log.restore("asked for")
+            # Who asks need not be told later.
+            if log.restore("asked for") is not None:
+                log.unheard()
         elif command == "status":
             sys.stdout.write(json.dumps({"pending": log.pending(), "last": log.last()}, indent=1) + "\n")
         else:

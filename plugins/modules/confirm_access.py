@@ -16,6 +16,8 @@ description:
     PAM, firewall or network, have begun. The host goes back to its old state by itself unless this task succeeds in time.
   - Makes a new connection, without multiplexing, as the task's own user and with its privilege escalation, and drops the way back over it.
   - When the host does not accept the new connection, waits until it has gone back, and fails then.
+  - Fails also when the host has taken back an earlier change of the same run, although later ones are confirmed. One of an earlier run that
+    nobody heard of is warned about.
   - The proof is for everything that is in effect on the host by then, whichever task or run made it.
 options:
   timeout:

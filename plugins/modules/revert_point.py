@@ -61,7 +61,9 @@ confirmed:
   returned: when O(state=confirmed)
   type: dict
 reverted:
-  description: The report, in the form of RV(last), of a change that the host took back before it was confirmed. It is given once.
+  description:
+    - The report, in the form of RV(last), of a change that the host took back before it was confirmed. It is given once, and stays until
+      then, also when a later change is confirmed.
   returned: when O(state=confirmed)
   type: dict
 last:
@@ -99,10 +101,13 @@ def main() -> None:
         if state == "confirmed":
             going_back = found is not None and found["restoring"]
             result["confirmed"] = None if going_back else found if module.check_mode else log.confirm()
-            result["reverted"] = log.unheard() if result["confirmed"] is None and not going_back and not module.check_mode else None
+            result["reverted"] = None if going_back or module.check_mode else log.unheard()
             result["changed"] = result["confirmed"] is not None
         elif state == "restored":
             result["changed"] = found is not None if module.check_mode else log.restore("asked for") is not None
+            if result["changed"] and not module.check_mode:
+                # Who asks need not be told later.
+                log.unheard()
         result.update(pending=log.pending(), last=log.last())
     except (RevertError, OSError) as error:
         module.fail_json(msg=str(error))

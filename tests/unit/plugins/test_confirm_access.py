@@ -81,6 +81,22 @@ def test_a_change_that_was_taken_back_before_is_no_success() -> None:
     assert result["msg"].startswith("The change was not confirmed in time by a new connection. The host went back")
 
 
+def test_what_this_run_lost_is_no_success_although_a_later_change_is_confirmed() -> None:
+    result = Action({"confirmed": WAITING, "reverted": {**REPORT, "seconds_ago": 0}, "pending": None})._confirm(5, None)
+    assert result["failed"]
+    assert result["reverted"]["id"] == "1-a"
+    assert result["confirmed"] == WAITING
+    assert result["msg"].startswith("An earlier change was not confirmed in time by a new connection. The host went back")
+    assert "What was changed after that is confirmed and stays" in result["msg"]
+
+
+def test_what_a_run_before_lost_is_told_and_no_failure() -> None:
+    result = Action({"confirmed": WAITING, "reverted": {**REPORT, "seconds_ago": 10**9}, "pending": None})._confirm(5, None)
+    assert not result.get("failed")
+    assert result["changed"]
+    assert "2026-01-02 12:01:33 UTC" in result["warnings"][0]
+
+
 def test_what_could_not_be_put_back_is_named() -> None:
     report = {**REPORT, "outcome": "failed", "problems": ["/etc/pam.d/sshd: Operation not permitted"]}
     result = Action({**NOTHING, "reverted": report})._confirm(5, None)

@@ -464,6 +464,44 @@ def test_the_run_that_was_taken_back_is_told_once(host: Host, etc: Path) -> None
     assert host.unheard() is None
 
 
+@pytest.mark.parametrize("told", ["report", "log"])
+def test_what_was_taken_back_unheard_is_told_after_a_later_change_was_confirmed(host: Host, etc: Path, told: str) -> None:
+    first = host.arm([str(etc / "file")])
+    if told == "log":  # as on a full disk
+        Path(host.armed).rename(host.report)
+    else:
+        host.restore("the reason")
+    second = host.arm([str(etc / "secret")])
+    release()
+    confirmed = host.confirm()
+    assert confirmed is not None
+    assert confirmed["id"] == second
+    last = host.last()
+    assert last is not None
+    assert last["outcome"] == "confirmed"
+    heard = host.unheard()
+    assert heard is not None
+    assert (heard["id"], heard["outcome"], heard["restored"]) == (first, "restored", [str(etc / "file")] if told == "log" else [])
+    assert heard["seconds_ago"] >= 0
+    assert host.unheard() is None
+    # What was heard is not told again.
+    host.arm([str(etc / "file")])
+    host.restore("again")
+    assert host.unheard() is not None
+    host.arm([str(etc / "file")])
+    release()
+    assert host.confirm() is not None
+    assert host.unheard() is None
+
+
+def test_who_asks_to_go_back_has_heard(tmp_path: Path, host: Host, etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_revert, "Revert", lambda: host)
+    host.arm([str(etc / "file")])
+    release()
+    assert _revert.main(["restore"]) == 0
+    assert host.unheard() is None
+
+
 # --- waiting --------------------------------------------------------------------------------------------------------------------------
 
 
