@@ -276,7 +276,10 @@ def bypass_problems(config: Config, keys: str = KEYS, today: t.Optional[int] = N
     if not config["second_factor"]:
         return []
     if not config["bypass"]:
-        return ["nobody gets in without a code; give access_break_glass or access_automation a key"]
+        return [
+            "nobody gets in without a code; give access_break_glass or access_automation (in a site's inventory: civitas_break_glass, "
+            "civitas_automation) a key"
+        ]
     day = int(time.time() // 86400) if today is None else today
     problems = [_bypass_problem(name, keys, day) for name in config["bypass"]]
     return [] if "" in problems else problems

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles" / "access"
@@ -36,7 +37,8 @@ PLAY = """
         content: >-
           {%- set files = {} -%}
           {%- set base = role ~ '/templates/root/etc/' -%}
-          {%- for source in query('fileglob', base ~ 'ssh/sshd_config.d/*.j2', base ~ 'pam.d/*.j2') -%}
+          {%- set first = role ~ '/templates/bootstrap/etc/' -%}
+          {%- for source in query('fileglob', base ~ 'ssh/sshd_config.d/*.j2', base ~ 'pam.d/*.j2', first ~ 'ssh/sshd_config.d/*.j2') -%}
           {%- set name = (source.split('/')[-2:] | join('/')) | regex_replace('[.]j2$', '') -%}
           {%- set _ = files.update({name: lookup('ansible.builtin.template', source)}) -%}
           {%- endfor -%}
@@ -141,3 +143,16 @@ def test_pam_asks_for_the_code_and_never_says_nullok(usual, other, rendered):
     assert lines(other["Debian_13", PAM])[0].endswith("pam_exec.so quiet /usr/local/lib/civitas/second-factor-grace")
     assert any("civitas-logins pam" in line for line in lines(other["Debian_13", PAM]))
     assert "AuthenticationMethods publickey" in lines(off["Debian_13", OURS])
+
+
+def test_what_lets_the_automation_in_for_the_first_run_is_taken_away_by_it(rendered):
+    """Its keys count beside those of the provider, and nobody else's."""
+    names = [path.relative_to(ROLE / "templates/bootstrap") for path in (ROLE / "templates/bootstrap").rglob("*.j2")]
+    (tree,) = [task["civitas.hosting.config_tree"] for task in yaml.safe_load((ROLE / "tasks/sshd.yml").read_text(encoding="utf-8"))[:1]]
+    assert tree["absent"] == [str(name)[: -len(".j2")] for name in names] == ["etc/ssh/sshd_config.d/01-civitas-bootstrap.conf"]
+    bootstrap = rendered(access_people=[{"name": "ann", "ssh_keys": [KEY]}])["Debian_13", "sshd_config.d/01-civitas-bootstrap.conf"]
+    assert lines(bootstrap) == [
+        "Match User deploy",
+        "    AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2 /etc/ssh/civitas/keys/%u",
+        "Match all",
+    ]

@@ -224,7 +224,7 @@ def test_somebody_gets_in_without_a_code(tmp_path):
     assert len(program.bypass_problems(config, str(tmp_path), 0)) == 2
     (tmp_path / name).write_text("ssh-ed25519 AAAA\n")
     assert program.bypass_problems(config, str(tmp_path), 0) == []
-    assert "access_break_glass" in program.bypass_problems({**config, "bypass": []})[0]
+    assert "civitas_break_glass" in program.bypass_problems({**config, "bypass": []})[0]
     assert program.bypass_problems({**config, "bypass": [], "second_factor": False}) == []
 
 
