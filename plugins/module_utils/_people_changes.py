@@ -12,6 +12,7 @@ person keeps nobody else from theirs: a run that ends early has taken more than 
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -33,10 +34,14 @@ from ansible_collections.civitas.hosting.plugins.module_utils._people_keys impor
 from ansible_collections.civitas.hosting.plugins.module_utils._people_state import HostError, State
 
 Run = t.Callable[[t.List[str]], t.Tuple[int, str, str]]
+# Whether the way back is still there.
+Holds = t.Callable[[], bool]
 
 DOCKER = "docker"
 SHELL = "/bin/bash"
 _HOME = re.compile(r"/home/[^/]+")
+# Seconds between two looks at the deadline during a long step.
+_BEAT = 5.0
 _HEADER = "# Managed by Ansible: only keys of the inventory count, changes are overwritten."
 # Of which somebody who lost them may still make use until the session ends.
 _STRONG = ROOT_GROUPS | {"civitas-admins", "civitas-operators"}
@@ -64,6 +69,8 @@ class Step:
     task: t.Optional[t.Callable[[], None]] = None
     # Whether something is taken from somebody who leaves.
     removes: bool = False
+    # Cannot be taken back and may take long: done when all else is.
+    last: bool = False
 
 
 @dataclasses.dataclass
@@ -376,7 +383,7 @@ class _Planner:
         if os.path.ismount(account.home):
             plan.left.append(f"the home {account.home}, which is a file system of its own; unmount it and run this again")
             return
-        plan.steps.append(Step(f"home {account.home} deleted", task=lambda: shutil.rmtree(account.home), removes=True))
+        plan.steps.append(Step(f"home {account.home} deleted", task=lambda: shutil.rmtree(account.home), removes=True, last=True))
 
     def plan_opening(self, plan: PersonPlan) -> None:
         person = plan.person
@@ -638,8 +645,11 @@ def _mode_is(path: str, mode: int) -> bool:
 # Execution.
 
 
-def apply(plan: Plan, run: Run) -> t.Tuple[t.Dict[str, t.List[str]], t.List[str], t.List[str]]:
-    """Carries out what was planned: actions done by person, actions for nobody in particular, and all that failed."""
+def apply(plan: Plan, run: Run, holds: Holds = lambda: True) -> t.Tuple[t.Dict[str, t.List[str]], t.List[str], t.List[str]]:
+    """Carries out what was planned: actions done by person, actions for nobody in particular, and all that failed.
+
+    C(holds) is asked before each person, and stops it all: without a way back nothing more is changed.
+    """
     done: t.Dict[str, t.List[str]] = {person.person.name: [] for person in plan.people}
     general: t.List[str] = []
     failed: t.List[str] = []
@@ -656,21 +666,43 @@ def apply(plan: Plan, run: Run) -> t.Tuple[t.Dict[str, t.List[str]], t.List[str]
     # Who is about to be made is noted first: a run that ends early leaves no account that nobody knows of.
     if plan.ledger_changed:
         _write_ledger(plan.ledger)
-    steps(plan.first, general, "")
-    for person in plan.closing:
-        steps(person.steps, done[person.person.name], f"{person.person.name}: ")
-    steps(plan.middle, general, "")
-    for person in plan.opening:
-        # Without an account, keys would wait for whoever gets the name.
+
+    def change(person: PersonPlan, last: bool) -> None:
         for step in person.steps:
+            if step.last != last:
+                continue
             before = len(failed)
             steps([step], done[person.person.name], f"{person.person.name}: ")
+            # Without an account, keys would wait for whoever gets the name.
             if len(failed) > before and step.command[:1] == ("useradd",):
                 break
+
+    work: t.List[t.Callable[[], None]] = [lambda: steps(plan.first, general, "")] if plan.first else []
+    work += [lambda person=person: change(person, False) for person in plan.closing if person.steps]  # type: ignore[misc]
+    work += [lambda: steps(plan.middle, general, "")] if plan.middle else []
+    work += [lambda person=person: change(person, False) for person in plan.opening if person.steps]  # type: ignore[misc]
+    work += [
+        lambda person=person: _patiently(lambda: change(person, True), holds)  # type: ignore[misc]
+        for person in plan.people
+        if any(step.last for step in person.steps)
+    ]
+    for each in work:
+        if not holds():
+            break
+        each()
     ledger = {name: dict(entry, uid=_uid(name, entry)) for name, entry in plan.ledger.items()}
     if ledger != plan.ledger:
         _write_ledger(ledger)
     return done, general, failed
+
+
+def _patiently(work: t.Callable[[], None], holds: Holds) -> None:
+    """Does what may take longer than the deadline, and looks at that meanwhile, which moves it."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+        future = pool.submit(work)
+        while concurrent.futures.wait([future], timeout=_BEAT).not_done:
+            holds()
+        future.result()
 
 
 def _uid(name: str, entry: t.Mapping[str, t.Any]) -> t.Optional[int]:

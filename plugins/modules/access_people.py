@@ -160,7 +160,9 @@ revert_pending:
   type: bool
 """
 
+import contextlib
 import os
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.civitas.hosting.plugins.module_utils import _revert
@@ -168,6 +170,25 @@ from ansible_collections.civitas.hosting.plugins.module_utils._access_program im
 from ansible_collections.civitas.hosting.plugins.module_utils._people import PeopleError, accounts
 from ansible_collections.civitas.hosting.plugins.module_utils._people_changes import Plan, apply, make_plan
 from ansible_collections.civitas.hosting.plugins.module_utils._people_state import HostError, read
+
+
+class Way:
+    """The way back of this run, and its deadline."""
+
+    def __init__(self, paths: t.Sequence[str], undo: t.Sequence[t.Sequence[str]], seconds: int) -> None:
+        self.seconds = seconds
+        self.log = _revert.arm(paths, undo, seconds=seconds)
+
+    def holds(self) -> bool:
+        """Whether it is still there. When the deadline is near it is moved: the host is not to go back while there is work."""
+        found = _revert.pending()
+        if found is None or found["id"] != self.log or found["restoring"]:
+            return False
+        if found["seconds_left"] * 2 < self.seconds:
+            # On a full disk it stays where it is, and what is left of the time is used.
+            with contextlib.suppress(_revert.RevertError):
+                _revert.arm(seconds=self.seconds)
+        return _revert.holds(self.log)
 
 
 def result_of(plan: Plan, done: dict, actions: list) -> dict:
@@ -210,21 +231,25 @@ def main() -> None:
     module.run_command_environ_update = {"LC_ALL": "C.UTF-8"}
     wanted = module.params
     try:
+        # What waits already is given time first: it could be taken back between comparison and change.
+        if not module.check_mode and _revert.pending() is not None:
+            _revert.arm(seconds=wanted["revert_seconds"])
         everybody = accounts(wanted)
         state = read([person.name for person in everybody])
         plan = make_plan(everybody, state, wanted["operator_commands"], wanted["exclusive"], wanted["only"], module.check_mode)
-    except (PeopleError, HostError) as error:
+    except (PeopleError, HostError, _revert.RevertError) as error:
         module.fail_json(msg=f"Nothing was changed.\n{error}")
     planned = {item.person.name: [step.action for step in item.steps] for item in plan.people}
     general = [step.action for step in [*plan.first, *plan.middle]]
     failed: list = []
+    way = None
     if not module.check_mode and plan.changed:
         try:
             if general or any(planned.values()):
-                _revert.arm(plan.paths, plan.undo, seconds=wanted["revert_seconds"])
+                way = Way(plan.paths, plan.undo, wanted["revert_seconds"])
         except _revert.RevertError as error:
             module.fail_json(msg=f"Nothing was changed, as it could not be taken back: {error}")
-        planned, general, failed = apply(plan, module.run_command)
+        planned, general, failed = apply(plan, module.run_command, way.holds if way else lambda: True)
     result = result_of(plan, planned, general)
     result["sshd_reads_keys"] = os.path.exists(OURS)
     result["revert_pending"] = _revert.pending() is not None
@@ -233,6 +258,13 @@ def main() -> None:
             module.warn(f"{item.person.name} is still there: {note}")
     if plan.docker_group:
         module.warn(f"In the group docker, which is as good as root, until now: {', '.join(plan.docker_group)}")
+    if way is not None and not way.holds():
+        module.fail_json(
+            msg=f"This took longer than the {way.seconds} seconds after which the host goes back to its old state by itself, and the host "
+            "went back before all was done: keys and sudo rules are those of before. Run it again; it goes on where it stopped. "
+            "On the host: journalctl -t civitas-revert." + "".join("\n" + line for line in failed),
+            **result,
+        )
     if failed:
         module.fail_json(msg="Not all could be done; run it again after correcting this:\n" + "\n".join(failed), **result)
     module.exit_json(**result)

@@ -533,6 +533,62 @@ def test_failing_for_one_keeps_nobody_else_from_theirs(state, monkeypatch, tmp_p
     assert [command[0] for command in ran] == ["usermod", "usermod", "useradd", "useradd"]
 
 
+def test_a_change_that_was_taken_back_meanwhile_goes_no_further(state, monkeypatch, tmp_path):
+    monkeypatch.setattr(host, "LEDGER", str(tmp_path / "access" / "people.json"))
+    monkeypatch.setattr(host, "KEYS", str(tmp_path / "keys"))
+    (tmp_path / "keys").mkdir()
+    people = [{"name": name, "ssh_keys": [line(number)]} for number, name in enumerate(("ben", "carla", "dede"), start=2)]
+    result = plan(state, *people)
+    held = []
+
+    def holds():
+        held.append(sorted(os.listdir(tmp_path / "keys")))
+        return "ben" not in held[-1]
+
+    done, _general, failed = changes.apply(result, lambda _command: (0, "", ""), holds)
+    assert sorted(os.listdir(tmp_path / "keys")) == ["ben"]
+    assert (len(done["amina"]), len(done["ben"]), done["carla"], done["dede"], failed) == (3, 2, [], [], [])
+    # Asked before each person, until the answer was no.
+    assert len(held) == 3
+    # Who was about to be made is known all the same.
+    assert "dede" in (tmp_path / "access" / "people.json").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize("holds", [True, False])
+def test_homes_are_deleted_last_and_not_after_the_change_was_taken_back(state, monkeypatch, tmp_path, holds):
+    monkeypatch.setattr(host, "LEDGER", str(tmp_path / "access" / "people.json"))
+    monkeypatch.setattr(host, "KEYS", str(tmp_path / "keys"))
+    monkeypatch.setattr(changes, "_HOME", re.compile(re.escape(str(tmp_path)) + "/[^/]+"))
+    (tmp_path / "keys").mkdir()
+    home = tmp_path / "amina"
+    os.chown(home, 1000, 1000)
+    result = plan(state, {"name": "amina", "state": "absent", "remove_home": True}, {"name": "ben", "ssh_keys": [line(2)]})
+    there = []
+
+    def run(command):
+        there.append((command[0], home.exists()))
+        return 0, "", ""
+
+    done, _general, failed = changes.apply(result, run, lambda: holds or not (tmp_path / "keys" / "ben").exists())
+    assert there == [("usermod", True), ("usermod", True), ("useradd", True)]
+    assert failed == []
+    assert home.exists() != holds
+    assert (f"home {home} deleted" in done["amina"]) == holds
+
+
+def test_while_a_large_home_is_deleted_the_deadline_moves(state, monkeypatch, tmp_path):
+    monkeypatch.setattr(host, "LEDGER", str(tmp_path / "access" / "people.json"))
+    monkeypatch.setattr(changes, "_BEAT", 0.01)
+    asked = []
+    slow = changes.Step("home deleted", task=lambda: time.sleep(0.2), removes=True, last=True)
+    result = plan(state, AMINA)
+    result.people[0].steps.append(slow)
+    result.closing.append(result.opening.pop())
+    changes.apply(result, lambda _command: (0, "", ""), lambda: asked.append(1) or True)
+    assert len(asked) > 5
+
+
 def test_fifty_people_are_compared_in_a_moment(state):
     people = [{"name": f"p{number}", "ssh_keys": [line(number)]} for number in range(50)]
     for number in range(50):
