@@ -240,7 +240,7 @@ class SecondFactors:
             write_private(os.path.join(self.directory, name), REVOKED.encode())
         for name, keys in to.items():
             self._make(name, keys)
-        outcome.waiting.update(self._waiting())
+        outcome.waiting.update({name: enrolment for name, enrolment in self._waiting().items() if name in names})
         return outcome
 
     def acknowledge(self, delivered: t.Mapping[str, str]) -> None:

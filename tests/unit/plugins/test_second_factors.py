@@ -214,3 +214,9 @@ def test_the_server_is_asked_where_it_listens():
     assert servers({}) == [("127.0.0.1", 22)]
     assert servers({"listenaddress": ["[::]:2222", "0.0.0.0:2222"]}) == [("127.0.0.1", 2222), ("::1", 2222)]
     assert servers({"listenaddress": ["10.0.0.5:22", "[fe80::1%eth0]:22"]}) == [("10.0.0.5", 22), ("fe80::1", 22)]
+
+
+def test_what_waits_for_others_is_not_sent_with_one_persons(factors):
+    factors.apply([ANN, BOB])
+    assert list(factors.apply([ANN], exclusive=False).waiting) == ["ann"]
+    assert sorted(factors.apply([ANN, BOB]).waiting) == ["ann", "bob"]
