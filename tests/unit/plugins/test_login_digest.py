@@ -9,6 +9,7 @@ import os
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _login_digest as digest
+from ansible_collections.civitas.hosting.plugins.module_utils import _login_probe as login_probe
 
 
 def entries(*lines, pid="7", uid="0", identifier="sshd"):
@@ -83,6 +84,11 @@ def test_many_wrong_codes_are_told_as_who_holds_the_key_guesses():
     found = digest.digest("records-1", 0, 200, day, [], 0)
     assert f"WRONG CODES: alice, {digest.WRONG_CODES} times" in found["text"] and "revoke_access" in found["text"]
     assert found["subject"].endswith(", WRONG CODES") and found["wrong_codes"] == {"alice": digest.WRONG_CODES, "bob": 1}
+
+
+def test_the_login_that_a_run_tries_guesses_nothing():
+    line = f"Failed keyboard-interactive/pam for {login_probe.NAME} from 127.0.0.1 port 4 ssh2"
+    assert digest.read(entries(*[line] * digest.WRONG_CODES)).wrong_codes == {}
 
 
 def test_processes_are_told_apart():
