@@ -648,14 +648,18 @@ def _mode_is(path: str, mode: int) -> bool:
 def apply(plan: Plan, run: Run, holds: Holds = lambda: True) -> t.Tuple[t.Dict[str, t.List[str]], t.List[str], t.List[str]]:
     """Carries out what was planned: actions done by person, actions for nobody in particular, and all that failed.
 
-    C(holds) is asked before each person, and stops it all: without a way back nothing more is changed.
+    C(holds) is asked before each step, and stops it all: without a way back nothing more is changed.
     """
     done: t.Dict[str, t.List[str]] = {person.person.name: [] for person in plan.people}
     general: t.List[str] = []
     failed: t.List[str] = []
+    stopped: t.List[bool] = []
 
     def steps(items: t.Sequence[Step], record: t.List[str], about: str) -> None:
         for step in items:
+            if stopped or not holds():
+                stopped.append(True)
+                return
             try:
                 _do(step, run)
             except (HostError, OSError) as error:
@@ -677,19 +681,18 @@ def apply(plan: Plan, run: Run, holds: Holds = lambda: True) -> t.Tuple[t.Dict[s
             if len(failed) > before and step.command[:1] == ("useradd",):
                 break
 
-    work: t.List[t.Callable[[], None]] = [lambda: steps(plan.first, general, "")] if plan.first else []
-    work += [lambda person=person: change(person, False) for person in plan.closing if person.steps]  # type: ignore[misc]
-    work += [lambda: steps(plan.middle, general, "")] if plan.middle else []
-    work += [lambda person=person: change(person, False) for person in plan.opening if person.steps]  # type: ignore[misc]
-    work += [
-        lambda person=person: _patiently(lambda: change(person, True), holds)  # type: ignore[misc]
-        for person in plan.people
-        if any(step.last for step in person.steps)
-    ]
-    for each in work:
-        if not holds():
-            break
-        each()
+    def finish() -> None:
+        for person in plan.people:
+            change(person, last=True)
+
+    steps(plan.first, general, "")
+    for person in plan.closing:
+        change(person, last=False)
+    steps(plan.middle, general, "")
+    for person in plan.opening:
+        change(person, last=False)
+    if any(step.last for person in plan.people for step in person.steps):
+        _patiently(finish, holds)
     ledger = {name: dict(entry, uid=_uid(name, entry)) for name, entry in plan.ledger.items()}
     if ledger != plan.ledger:
         _write_ledger(ledger)
