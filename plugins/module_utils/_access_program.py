@@ -380,7 +380,7 @@ def main(argv: t.Sequence[str]) -> int:
     except OSError as error:
         problems = [str(error)]
     for problem in problems:
-        print(problem, file=sys.stderr)
+        sys.stderr.write(f"{problem}\n")
     if not problems:
-        print("; ".join(TOPICS[topic][1] for topic in topics))
+        sys.stdout.write("; ".join(TOPICS[topic][1] for topic in topics) + "\n")
     return 1 if problems else 0

@@ -54,9 +54,9 @@ def main(arguments: t.Sequence[str]) -> int:
         config = json.load(stream)
     problems = check(config)
     for line in problems:
-        print(line, file=sys.stderr)
+        sys.stderr.write(f"{line}\n")
     if not problems:
-        print(f"people may reach {', '.join(config['permit_open'])} through this host, and do nothing else on it")
+        sys.stdout.write(f"people may reach {', '.join(config['permit_open'])} through this host, and do nothing else on it\n")
     return 1 if problems else 0
 
 
@@ -77,13 +77,13 @@ def record(path: str) -> int:
     command += ["--lines=all"]
     written = int(known.get("written", 0))
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as journal:
-        assert journal.stdout is not None
-        for batch in _batches(journal.stdout.fileno()):
+        for batch in _batches(t.cast(t.IO[bytes], journal.stdout).fileno()):
             records = [item for entry in batch for item in recorder.feed(entry)]
             written = _bastion_records.append(path, records, written)
             write_json(STATE_FILE, {"cursor": batch[-1]["__CURSOR"], "written": written, "recorder": recorder.state()}, 0o600)
             for item in records:
-                print(json.dumps(item), flush=True)
+                sys.stdout.write(json.dumps(item) + "\n")
+            sys.stdout.flush()
     return 1  # the service starts it again
 
 
@@ -94,7 +94,7 @@ def _known() -> t.Dict[str, t.Any]:
     except FileNotFoundError:
         return {}
     except ValueError:
-        print(f"{STATE_FILE} cannot be read; records begin anew with this boot", file=sys.stderr)
+        sys.stderr.write(f"{STATE_FILE} cannot be read; records begin anew with this boot\n")
         return {}
 
 

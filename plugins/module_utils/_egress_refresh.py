@@ -172,7 +172,7 @@ def main(arguments: t.Sequence[str]) -> int:
                 wanted.setdefault(f"{each}_{family}", set()).update(members)
     problem = fill(wanted, float(config["renew_below"]))
     for line in failed[:_LINES] + ([problem] if problem else []):
-        print(line, file=sys.stderr)
+        sys.stderr.write(f"{line}\n")
     if problem or (failed and not any(wanted.values())):
         return 1
     return 3 if failed else 0

@@ -450,8 +450,7 @@ def journal(since: float, until: t.Optional[float], identifiers: t.Sequence[str]
     command += ["--output-fields=MESSAGE,_PID,_UID,_EXE,SYSLOG_IDENTIFIER"]
     try:
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in t.cast(t.IO[bytes], process.stdout):
                 with contextlib.suppress(ValueError):
                     entry = {"MESSAGE": "", "_PID": "", "_UID": "", "_EXE": "", "SYSLOG_IDENTIFIER": "", **json.loads(line)}
                     # What is no text comes as a list of bytes.
@@ -468,8 +467,7 @@ def journal_begins() -> t.Optional[float]:
     command = ["journalctl", "--output=json", "--no-pager", "--quiet", "--output-fields=_PID"]
     try:
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-            assert process.stdout is not None
-            line = process.stdout.readline()
+            line = t.cast(t.IO[bytes], process.stdout).readline()
             process.kill()
         return int(json.loads(line)["__REALTIME_TIMESTAMP"]) / 1e6
     except (OSError, ValueError, KeyError):
@@ -545,11 +543,10 @@ class Mail:
             raise
 
     def send(self, message: t.Mapping[str, t.Any]) -> t.List[str]:
-        assert self.relay is not None
         recipients = list(message.get("to") or self.options["to"])
         mail = compose(message, self.options["from"], self.options["to"], self.domain)
         try:
-            refused = self.relay.sendmail(self.options["from"], recipients, mail)
+            refused = t.cast(smtplib.SMTP, self.relay).sendmail(self.options["from"], recipients, mail)
         except smtplib.SMTPRecipientsRefused as error:
             code, answer = next(iter(error.recipients.values()))
             raise Rejected(f"{self.place}: no recipient is accepted: {code} {text.clean(answer.decode('ascii', 'replace'))}") from None

@@ -16,6 +16,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
+import functools
 import os
 import pwd
 import re
@@ -222,7 +223,8 @@ class _Planner:
         """The directory is ours: a file for somebody else is a way in that nobody listed."""
         for name in sorted(set(self.state.keys) - set(self.wanted)):
             if not self.state.own(name):
-                self.plan.first.append(Step(f"keys of {name}, who is not listed, removed", task=lambda name=name: _remove(_keys_of(name))))  # type: ignore[misc]
+                remove = functools.partial(_remove, _keys_of(name))
+                self.plan.first.append(Step(f"keys of {name}, who is not listed, removed", task=remove))
 
     def plan_members(self) -> None:
         """Who is in our groups, or in docker, without being listed."""
@@ -299,7 +301,8 @@ class _Planner:
         for path in removable:
             if path not in self.plan.paths:
                 self.plan.paths.append(path)
-            plan.steps.append(Step(f"sudo rules {path} removed", task=lambda path=path: _remove(path), removes=plan.person.closed))  # type: ignore[misc]
+            remove = functools.partial(_remove, path)
+            plan.steps.append(Step(f"sudo rules {path} removed", task=remove, removes=plan.person.closed))
         plan.left += [f"sudo rules in {path}" for path in named if path not in removable]
 
     # One person.

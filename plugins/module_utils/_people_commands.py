@@ -45,7 +45,8 @@ _REASONS: t.Tuple[t.Tuple[str, str], ...] = (
     (
         "writes files or gives rights",
         r"cp|mv|ln|rm|dd|tee|install|chmod|chown|chgrp|chattr|setfacl|setcap|rsync|scp|tar|cpio|unzip|7z|patch|sed|truncate|touch|mount|umount"
-        r"|losetup|debugfs|mkfs[.a-z0-9]*|systemd-tmpfiles|systemd-sysusers|gpg[a-z0-9-]*|passwd|chpasswd|chage|chsh|chfn|usermod|useradd|adduser|deluser|userdel|groupadd|groupmod|gpasswd"
+        r"|losetup|debugfs|mkfs[.a-z0-9]*|systemd-tmpfiles|systemd-sysusers|gpg[a-z0-9-]*|passwd|chpasswd"
+        r"|chage|chsh|chfn|usermod|useradd|adduser|deluser|userdel|groupadd|groupmod|gpasswd"
         r"|addgroup|insmod|modprobe|rmmod|sysctl|update-alternatives|wget|curl|iptables[a-z0-9-]*|ip6tables[a-z0-9-]*|nft|ip|tcpdump|ldconfig",
     ),
     (

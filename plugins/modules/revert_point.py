@@ -72,7 +72,7 @@ last:
   type: dict
   contains:
     id: {description: Name of the log., type: str}
-    outcome: {description: V(confirmed)\, V(restored)\, or V(failed) when something could not be put back., type: str}
+    outcome: {description: "V(confirmed), V(restored), or V(failed) when something could not be put back.", type: str}
     since: {description: Time of the first change., type: str}
     at: {description: Time of the end., type: str}
     time: {description: The same in seconds., type: float}

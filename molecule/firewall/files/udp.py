@@ -19,7 +19,7 @@ for port in ports:
     sockets[one] = port
 answered = set()
 while len(answered) < len(ports):
-    ready, _, _ = select.select([one for one in sockets if sockets[one] not in answered], [], [], 2)
+    ready, _writable, _broken = select.select([one for one in sockets if sockets[one] not in answered], [], [], 2)
     if not ready:
         break
     for one in ready:

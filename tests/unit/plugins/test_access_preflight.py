@@ -127,12 +127,12 @@ def test_whether_codes_are_asked_for_is_read_from_pam(tmp_path):
 
 
 RULES = """table inet civitas {
-	chain input {
-		type filter hook input priority filter - 5; policy drop;
-		ip saddr @admin4 tcp dport %s counter packets 11 bytes 660 accept
-		tcp dport { 80, 443 } counter packets 0 bytes 0 accept comment "nginx.https (public)"
-		tcp dport 2200 counter packets 0 bytes 0 drop
-	}
+    chain input {
+        type filter hook input priority filter - 5; policy drop;
+        ip saddr @admin4 tcp dport %s counter packets 11 bytes 660 accept
+        tcp dport { 80, 443 } counter packets 0 bytes 0 accept comment "nginx.https (public)"
+        tcp dport 2200 counter packets 0 bytes 0 drop
+    }
 }
 """
 

@@ -29,8 +29,15 @@ FIXTURES = Path(__file__).parents[2] / "fixtures" / "firewall"
 EVERYWHERE = ["0.0.0.0", "::"]
 
 
-def port(name, number, source, addresses=EVERYWHERE, protocol="tcp", role="test"):
-    return {"name": name, "port": number, "protocol": protocol, "addresses": addresses, "from": source, "role": role}
+def port(name, number, source, addresses=None, protocol="tcp", role="test"):
+    return {
+        "name": name,
+        "port": number,
+        "protocol": protocol,
+        "addresses": EVERYWHERE if addresses is None else addresses,
+        "from": source,
+        "role": role,
+    }
 
 
 SSH = port("ssh", 22, "admin", role="base")

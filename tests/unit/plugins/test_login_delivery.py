@@ -203,7 +203,9 @@ def test_a_full_log_holds_no_announcement(made, monkeypatch):
     queues = made()
     note(queues)
     with monkeypatch.context() as context:
-        context.setattr(delivery.Delivery, "append", lambda *_arguments: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        context.setattr(
+            delivery.Delivery, "append", lambda *_arguments: (each for each in ()).throw(OSError(28, "No space left on device"))
+        )
         queues.sort(time.time())
         queues.send_all()
     assert len(queues.taken("mail")) == 1 and queues.recorded() == []
@@ -452,7 +454,7 @@ def test_an_answer_that_is_no_success(chat, status, kind):
     asked, running = chat(reply(status, "Location: http://evil.test/"))
     with running() as sender, pytest.raises(kind, match=f"the answer is {status}") as caught:
         sender.send(MESSAGE)
-    assert type(caught.value) is kind and "canary" not in str(caught.value) and len(asked) == 1
+    assert caught.type is kind and "canary" not in str(caught.value) and len(asked) == 1
 
 
 def test_a_chat_whose_certificate_does_not_verify_gets_nothing(chat):

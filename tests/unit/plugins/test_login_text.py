@@ -90,7 +90,7 @@ def test_an_announcement_says_all_of_it():
 def test_whatever_names_hold_mails_have_their_own_headers_only(changes):
     found = text.announcement("records-1", text.record({**NOTE, **changes}, (), [], True))
     mail = delivery.compose(found, "logins@example.org", ["all@example.org"], "records-1")
-    head, _, _body = mail.partition(b"\r\n\r\n")
+    head, _blank, _body = mail.partition(b"\r\n\r\n")
     names = [line.split(b":")[0] for line in head.split(b"\r\n") if line[:1] not in (b" ", b"\t")]
     assert sorted(names) == sorted(
         [
