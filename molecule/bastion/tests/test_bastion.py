@@ -43,7 +43,7 @@ def records(host, since=0):
     return [json.loads(line) for line in text.splitlines()][since:]
 
 
-def wait_for(condition, seconds=10):
+def wait_for(condition, seconds=30):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it did not happen in time"
