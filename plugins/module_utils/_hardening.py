@@ -123,8 +123,9 @@ class Hardening:
         self._texts(topics)
         self._settings(topics)
         self._modes(topics)
-        self._pam(topics)
+        # Before what may end in an error of its own.
         self._accounts(topics)
+        self._pam(topics)
         self._audit(topics)
 
     # --- files

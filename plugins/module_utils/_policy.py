@@ -262,7 +262,7 @@ def check_vendor_access(policy: Policy, accounts: t.Iterable[str]) -> Finding:
 
 
 def check_public_certificate(policy: Policy, issuer: str, wildcard: bool = False, wildcard_mandatory: bool = False) -> t.Optional[str]:
-    """Which rule for what people's browsers see does this certificate break: a key of V(WAIVABLE), or V(None)?
+    """Which rule for what people's browsers see does this certificate break: a key of V(WAIVABLE_OF_CERTIFICATES), or V(None)?
 
     Args:
         policy: the rules of the environment.
@@ -301,16 +301,19 @@ def product_of(application: t.Any) -> Product:
 # Waivers.
 
 # Which rules a site may set aside for a while, and what that means. No waiver makes browsers take what they refuse.
-WAIVABLE: t.Dict[str, str] = {
+WAIVABLE_OF_CERTIFICATES: t.Dict[str, str] = {
     "internal_ca": "people's browsers warn until they trust the internal CA",
     "lets_encrypt": "the certificate names no organization, and whoever controls the name for a minute gets one",
     "wildcard": "one stolen key impersonates every name below the domain",
     "lifetime": "browsers may refuse a certificate that lasts so long",
     "days_left": "the certificate has to be replaced again soon",
+}
+WAIVABLE_OF_THE_WAY_IN: t.Dict[str, str] = {
     "second_factor": "a stolen key alone opens the servers",
     "automation_anywhere": "a stolen key of the automation opens the servers from everywhere",
     "root_automation": "nobody can tell what the automation did from what root did",
 }
+WAIVABLE: t.Dict[str, str] = {**WAIVABLE_OF_CERTIFICATES, **WAIVABLE_OF_THE_WAY_IN}
 
 
 class Waiver(t.NamedTuple):

@@ -27,7 +27,7 @@ SCHEDULE = ((datetime.date(2029, 3, 15), 47), (datetime.date(2027, 3, 15), 100),
 CURVES = ("secp256r1", "secp384r1")
 RSA_BITS = 2048
 
-_WAIVED_BY = {f"policy_{rule}": rule for rule in _policy.WAIVABLE}
+_WAIVED_BY = {f"policy_{rule}": rule for rule in _policy.WAIVABLE_OF_CERTIFICATES}
 _VENDOR = "primero.org"
 
 
