@@ -83,8 +83,10 @@ def test_good_password_is_taken_and_the_last_ones_are_not(host):
         refused = change_password(host, "Noch+eines/Tier8", "Ein-anderes.Wort7")
         assert refused.failed and "already used" in refused.stderr + refused.stdout
     finally:
+        # The history is forgotten before, so that the old password is taken, and after, as that has put the last one into it.
         host.check_output("install -m 0600 /dev/null /etc/security/opasswd")
         host.check_output("echo %s | chpasswd", f"probe:{PASSWORD}")
+        host.check_output("install -m 0600 /dev/null /etc/security/opasswd")
 
 
 def test_account_is_refused_after_several_wrong_passwords_and_released_again(host):
