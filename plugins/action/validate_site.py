@@ -169,6 +169,7 @@ class ActionModule(ActionBase):
 
     def _targets(self, group_roles: t.Dict[str, t.List[str]], computed: t.Dict[str, t.Any]) -> t.List[_Target]:
         groups = self._vars["groups"]
+        member = {name: [group for group, names in groups.items() if name in names] for name in groups["all"]}
         roles: t.Dict[str, _Role] = {}
         for name in sorted({name for names in group_roles.values() for name in names}):
             role = self._role(name)
@@ -177,7 +178,7 @@ class ActionModule(ActionBase):
             elif not name.startswith("app_"):
                 raise AnsibleActionFail(f"There is no role '{name}'. Name roles of this collection in 'roles'.")
         return [
-            self._target(name, [roles[role] for role in _roles_of(name, group_roles, groups) if role in roles], computed)
+            self._target(name, [roles[role] for role in _site_rules.roles_of(group_roles, member[name]) if role in roles], computed)
             for name in groups["all"]
         ]
 
@@ -224,7 +225,7 @@ class ActionModule(ActionBase):
         self._add(_site_rules.check_hosts_exist(hosts))
         self._add(_site_rules.check_groups(group_roles, self._vars["groups"]))
         tier = next((host.values["civitas_tier"] for host in hosts if "civitas_tier" in host.values), None)
-        self._add(_site_rules.check_single_server(tier, [target.host.name for target in targets if target.roles]))
+        self._add(_site_rules.check_single_server(tier, [target.host for target in targets if target.roles]))
         self._add(_site_rules.check_addresses(hosts))
         for target in targets:
             roles = [role.name for role in target.roles]
@@ -232,6 +233,7 @@ class ActionModule(ActionBase):
             self._add(_site_rules.check_unknown_site_names(target.host, known), target.own)
             self._add(_site_rules.check_aliases(target.host), target.own)
             self._add(_site_rules.check_control_node(target.host), target.own)
+            self._add(_site_rules.check_bastion(target.host, hosts), target.own)
             self._add(_site_rules.check_environment(target.host, roles), target.own)
             self._add(_site_rules.check_certificate_variables(target.host, known), target.own)
         self._add(_site_rules.check_same_everywhere(hosts, known))
@@ -597,11 +599,6 @@ def _group_roles(roles: t.Any) -> t.Dict[str, t.List[str]]:
     if not isinstance(roles, dict) or not all(isinstance(names, list) for names in roles.values()):
         raise AnsibleActionFail("'roles' must be a list of roles, or a mapping of groups to lists of roles such as {all: [base, nginx]}.")
     return {str(group): [str(name).replace("civitas.hosting.", "", 1) for name in names] for group, names in roles.items()}
-
-
-def _roles_of(host: str, group_roles: t.Dict[str, t.List[str]], groups: t.Dict[str, t.List[str]]) -> t.List[str]:
-    found = [name for group, names in group_roles.items() if host in groups.get(group, []) for name in names]
-    return list(dict.fromkeys(found))
 
 
 def _maker(length: int) -> t.Callable[[], str]:

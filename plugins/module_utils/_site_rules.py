@@ -35,6 +35,9 @@ TIERS = ("single",)
 CERTIFICATE_SOURCES = ("internal", "delivered", "acme")
 ACME_CHALLENGES = ("http-01", "dns-01")
 EGRESS = ("restricted", "open")
+# Hosts in this group let people through to the others.
+BASTION_GROUP = "bastion"
+WAY_IN = frozenset(f"civitas_{name}" for name in ("admin_networks", "automation", "bastion", "break_glass", "people"))
 _ACME_DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
 PREFIX = "civitas_"
 
@@ -321,8 +324,8 @@ def check_account(value: t.Any) -> Finding:
 
 
 def check_host_name(value: t.Any) -> Finding:
-    """Can it be the inventory's name of a host?"""
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", value):
+    """Can it be the inventory's name of a host, or nothing?"""
+    if isinstance(value, str) and re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,252})?", value):
         return None
     return ("is no name of a host", "Write the name of the bastion as the inventory has it.")
 
@@ -438,9 +441,9 @@ def check_aliases(host: Host) -> t.List[Problem]:
 
 
 def check_same_everywhere(hosts: t.Sequence[Host], variables: t.Iterable[str]) -> t.List[Problem]:
-    """Has a site-wide variable one value for all hosts?"""
+    """Has a site-wide variable one value for all hosts? The way in may differ: a bastion is reached from elsewhere than a server."""
     problems = []
-    for name in variables:
+    for name in sorted(set(variables) - WAY_IN):
         values: t.Dict[str, t.List[str]] = {}
         for host in hosts:
             if name in host.values:
@@ -525,27 +528,53 @@ def check_hosts_exist(hosts: t.Sequence[Host]) -> t.List[Problem]:
     return [Problem("inventory", "all", "has no host", "Name an inventory with hosts, such as -i inventories/production/hosts.yml")]
 
 
+def roles_of(group_roles: t.Mapping[str, t.Sequence[str]], groups: t.Iterable[str]) -> t.List[str]:
+    """Return the roles of a host in C(groups), in their order. A bastion does nothing else: its group's roles are all it has."""
+    member = {"all", *groups}
+    chosen = [BASTION_GROUP] if BASTION_GROUP in member and BASTION_GROUP in group_roles else [*group_roles]
+    return list(dict.fromkeys(name for group in chosen if group in member for name in group_roles[group]))
+
+
 def check_groups(roles: t.Mapping[str, t.Sequence[str]], members: t.Mapping[str, t.Sequence[str]]) -> t.List[Problem]:
-    """Has every group on which roles run a host? C(members) maps groups to hosts."""
+    """Has every group on which roles run a host? C(members) maps groups to hosts. A site may have no bastion."""
     return [
         Problem("inventory", group, f"has no host, but {', '.join(names)} would run there", f"Put the server into the group {group}.")
         for group, names in roles.items()
-        if group != "all" and not members.get(group)
+        if group not in ("all", BASTION_GROUP) and not members.get(group)
     ]
 
 
-def check_single_server(tier: t.Any, targets: t.Sequence[str]) -> t.List[Problem]:
-    """Is the tier `single` one host?"""
-    if tier != "single" or len(targets) <= 1:
+def check_single_server(tier: t.Any, targets: t.Sequence[Host]) -> t.List[Problem]:
+    """Is the tier `single` one host, bastions aside?"""
+    servers = [host.name for host in targets if BASTION_GROUP not in host.groups]
+    if tier != "single" or len(servers) == 1 or not targets:
         return []
+    if not servers:
+        return [Problem("inventory", BASTION_GROUP, "is the group of all hosts, so there is no server", "Add the server, in no group.")]
     return [
         Problem(
             "inventory",
             "civitas_tier",
-            f"is 'single', one server, but there are {len(targets)}: {people(targets)}",
-            "Leave one host in this inventory.",
+            f"is 'single', one server, but there are {len(servers)}: {people(servers)}",
+            f"Leave one host in this inventory; a bastion beside it belongs into the group {BASTION_GROUP}.",
         )
     ]
+
+
+def check_bastion(host: Host, hosts: t.Sequence[Host]) -> t.List[Problem]:
+    """Does the way to a host lead through a bastion of this inventory?"""
+    name = host.values.get("civitas_bastion")
+    if not isinstance(name, str) or not name or check_host_name(name):
+        return []
+    bastion = next((other for other in hosts if other.name == name), None)
+    if bastion is None:
+        meant = nearest(name, [other.name for other in hosts])
+        advice = f"Did you mean {meant}? " if meant else ""
+        return [Problem(host.name, "civitas_bastion", f"is {show(name)}, which is no host of this inventory", f"{advice}Add the bastion.")]
+    if BASTION_GROUP not in bastion.groups:
+        remedy = f"Put {name} into the group {BASTION_GROUP}; it lets people through then and does nothing else."
+        return [Problem(host.name, "civitas_bastion", f"is {show(name)}, which is a server like any other", remedy)]
+    return []
 
 
 def check_addresses(hosts: t.Sequence[Host]) -> t.List[Problem]:

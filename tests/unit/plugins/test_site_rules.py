@@ -28,9 +28,9 @@ VALID = {
 }
 
 
-def host(name="server", **changes):
+def host(name="server", groups=(), **changes):
     values = {key: value for key, value in {**VALID, **changes}.items() if value is not ...}
-    return Host(name=name, groups=[], names=frozenset(values), values=values)
+    return Host(name=name, groups=[*groups], names=frozenset(values), values=values)
 
 
 def judge(one):
@@ -44,7 +44,8 @@ def judge(one):
         *rules.check_certificate_variables(one, VARIABLES),
         *rules.check_addresses([one]),
         *rules.check_same_everywhere([one], VARIABLES),
-        *rules.check_single_server(one.values.get("civitas_tier"), [one.name]),
+        *rules.check_single_server(one.values.get("civitas_tier"), [one]),
+        *rules.check_bastion(one, [one]),
     ]
 
 
@@ -123,6 +124,8 @@ def test_hostile_values_are_refused_in_few_words(name, value):
         return
     if (name == "civitas_certificate_passphrase_secret" and value == "a") or (name == "civitas_second_factor" and value is True):
         return
+    if name == "civitas_bastion" and value == "":
+        return  # none
     problems = rules.check_site_variables(host(**{name: value}), VARIABLES)
     if name in paths and value == "\ud800":
         return
@@ -283,6 +286,11 @@ def test_site_variables_are_the_same_everywhere():
     assert problem.problem == "differs between hosts: 'records.example.org' on a, c; 'other.example.org' on b"
 
 
+def test_the_way_in_may_differ():
+    networks = [host("gate", civitas_admin_networks=["0.0.0.0/0"]), host("a", civitas_admin_networks=["10.0.0.1"], civitas_bastion="gate")]
+    assert rules.check_same_everywhere(networks, VARIABLES) == []
+
+
 def test_a_secret_in_place_of_its_name_is_not_shown():
     (found,) = rules.check_site_variables(host(civitas_certificate_passphrase_secret="Correct Horse"), VARIABLES)
     assert "orrect" not in rules.report([found])
@@ -411,9 +419,52 @@ def test_groups_have_hosts():
 
 
 def test_single_is_one_server():
-    (problem,) = rules.check_single_server("single", [f"s{number}" for number in range(8)])
+    (problem,) = rules.check_single_server("single", [host(f"s{number}") for number in range(8)])
     assert problem.problem == "is 'single', one server, but there are 8: s0, s1, s2, s3, s4, 3 more"
-    assert rules.check_single_server("national", ["a", "b"]) == []
+    assert rules.check_single_server("national", [host("a"), host("b")]) == []
+
+
+def test_single_may_have_a_bastion_in_front_of_its_server():
+    gate = host("gate", groups=["bastion"])
+    assert rules.check_single_server("single", [gate, host("a")]) == []
+    (problem,) = rules.check_single_server("single", [gate, host("a"), host("b")])
+    assert problem.problem == "is 'single', one server, but there are 2: a, b"
+    (problem,) = rules.check_single_server("single", [gate])
+    assert (problem.variable, problem.problem) == ("bastion", "is the group of all hosts, so there is no server")
+
+
+def test_a_bastion_does_nothing_else():
+    tier = {"bastion": ["base", "access", "bastion"], "all": ["base", "nginx"], "database": ["base", "postgres"]}
+    assert rules.roles_of(tier, ["bastion"]) == ["base", "access", "bastion"]
+    assert rules.roles_of(tier, ["database", "bastion"]) == ["base", "access", "bastion"]
+    assert rules.roles_of(tier, ["database"]) == ["base", "nginx", "postgres"]
+    assert rules.roles_of(tier, []) == ["base", "nginx"]
+    assert rules.roles_of({"all": ["base"]}, ["bastion"]) == ["base"]
+
+
+def test_a_site_may_have_no_bastion():
+    assert rules.check_groups({"bastion": ["bastion"], "all": ["base"]}, {"all": ["a"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "problem", "remedy"),
+    [
+        ("gaet", "is 'gaet', which is no host of this inventory", "Did you mean gate? Add the bastion."),
+        (
+            "b",
+            "is 'b', which is a server like any other",
+            "Put b into the group bastion; it lets people through then and does nothing else.",
+        ),
+    ],
+)
+def test_the_way_leads_through_a_bastion_that_exists(named, problem, remedy):
+    hosts = [host("gate", groups=["bastion"]), host("a"), host("b")]
+    (found,) = rules.check_bastion(host("a", civitas_bastion=named), hosts)
+    assert (found.where, found.variable, found.problem, found.remedy) == ("a", "civitas_bastion", problem, remedy)
+    assert rules.check_bastion(host("a", civitas_bastion="gate"), hosts) == []
+    assert rules.check_bastion(host("a", civitas_bastion=""), hosts) == []
+    # Told by the rule of the variable itself.
+    assert rules.check_bastion(host("a", civitas_bastion="no such\nname"), hosts) == []
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ OPTIONS = {
     "base": {"base_timezone": {"type": "str"}},
     "access": {},
     "firewall": {},
+    "bastion": {"bastion_sessions": {"type": "int"}},
     "docker": {
         "docker_source": {"type": "str"},
         "docker_repository_url": {"type": "str"},
@@ -200,6 +201,26 @@ def test_a_valid_site(site):
     assert run.result["msg"] == "Inventory inventory/hosts.yml is valid: 1 host, 26 variables checked, 2 secrets present (2 of them new)"
     assert run.result["generated_secrets"] == ["app_demo_password", "app_demo_key"]
     assert not site.calls.exists()
+
+
+def test_a_server_behind_its_bastion(site):
+    gate = {"hosts": {"gate": {"ansible_host": "192.0.2.2", "civitas_admin_networks": ["198.51.100.0/24"]}}}
+    site.put(site.inventory, {"all": {"hosts": {"server": {"ansible_host": "192.0.2.1"}}, "children": {"bastion": gate}}})
+    site.variables(civitas_bastion="gate")
+    run = site.validate()
+    assert run.returncode == 0, run.output
+    # What a role of the server asks for is asked of no bastion, and the other way round.
+    gate["hosts"]["gate"].update(bastion_sessions="many", nginx_level="medium")
+    site.put(site.inventory, {"all": {"hosts": {"server": {"ansible_host": "192.0.2.1"}}, "children": {"bastion": gate}}})
+    assert site.validate().found() == {("gate", "bastion_sessions")}
+
+
+def test_a_bastion_is_in_the_group_and_in_the_inventory(site):
+    site.hosts(server={"ansible_host": "192.0.2.1"})
+    site.variables(civitas_bastion="gate")
+    assert "no host of this inventory" in site.validate().only()["problem"]
+    site.variables(civitas_bastion="server")
+    assert "a server like any other" in site.validate().only()["problem"]
 
 
 def test_all_mistakes_at_once_and_no_host_contacted(site):
