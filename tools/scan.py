@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which TCP ports of an address answer: C(open) and C(refused) have passed the firewall, C(EHOSTUNREACH) was answered by it.
 
-scan.py SOURCE ADDRESS [PORT ...]: all 65,535 ports unless some are given. Prints JSON: port -> answer.
+scan.py SOURCE ADDRESS [PORT ...]: all 65,535 ports unless some are given. Prints JSON: port -> answer. Needs nothing but Python, as
+scenarios run it on their hosts. An empty SOURCE is the system's choice.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Sequence
 
 # Long enough for a second SYN.
 SECONDS = 1.3
 
 
-def scan(source, address, ports):
+def scan(source: str, address: str, ports: Sequence[int]) -> dict[int, str]:
+    """Ask all of them, as many at once as there may be sockets; ports that are silent are not in the answer."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -29,9 +32,10 @@ def scan(source, address, ports):
         waiting = {}
         for port in ports[start : start + at_once]:
             one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            # Not one local port for each socket, or they run out.
-            one.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
-            one.bind((source, 0))
+            if source:
+                # Not one local port for each socket, or they run out.
+                one.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
+                one.bind((source, 0))
             one.connect_ex((address, port))
             waiting[one.fileno()] = (one, port)
             poll.register(one, select.EPOLLOUT | select.EPOLLERR)
