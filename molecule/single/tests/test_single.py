@@ -14,15 +14,38 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from tools import scan
 from tools.records import Records, Story
 
 DIRECTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+testinfra_hosts = ["ansible://servers"]
 
 
 @pytest.fixture(name="records")
 def _records(host):
     address = next(address for address in host.interface("eth0").addresses if "." in address)
     return Records("www.records.example.org", 443, DIRECTORY / "root.pem", address=address)
+
+
+@pytest.fixture(name="addresses")
+def _addresses():
+    return json.loads((DIRECTORY / "addresses.json").read_text())
+
+
+def test_the_server_is_reached_through_the_bastion_only(host, addresses):
+    gates = [name for name in addresses if name.endswith("-gate")]
+    if not gates:
+        pytest.skip("DISTROS was given: there is no bastion")
+    (gate,), server = gates, addresses[host.backend.get_hostname()]
+    assert sorted(port for port, answer in scan.scan("", server, range(1, 65536)).items() if answer == "open") == [80, 443]
+    assert [port for port, answer in scan.scan("", addresses[gate], range(1, 65536)).items() if answer == "open"] == [22]
+    options = ["-o", f"UserKnownHostsFile={DIRECTORY / 'known_hosts'}", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
+    way = ["ssh", "-i", str(DIRECTORY / "automation"), *options]
+    jump = f"ProxyCommand={' '.join([*way, '-W', '%h:%p', f'deploy@{addresses[gate]}'])}"
+    seen = subprocess.run([*way, "-o", jump, f"deploy@{server}", "echo $SSH_CONNECTION"], capture_output=True, text=True, check=False)
+    assert seen.stdout.split()[:1] == [addresses[gate]], seen.stderr
+    # Nobody came another way.
+    assert host.run(f"ss -Htn state established sport = :22 | grep -v {addresses[gate]}").rc == 1
 
 
 def fingerprints(pem: str) -> list[str]:
