@@ -47,8 +47,14 @@ _INTERNAL_CA = (
 # What the preflights of the roles access and firewall judge, and which of these come from site-wide variables of the same end.
 _PEOPLE = ("people", "automation", "automation_anywhere", "permit_root_automation", "break_glass", "operator_commands")
 _ANNOUNCE = ("smtp", "webhook", "automation", "automation_minutes", "host", "record_weeks")
+# What others gave for the announcements: the role's variable and its key, the key that names the secret, where the play looks it up, and
+# what stands there while the inventory is judged.
+_ANNOUNCE_SECRETS = (
+    ("smtp", "password", "password_secret", "__civitas_announce_password", "secret"),
+    ("webhook", "url", "url_secret", "__civitas_announce_url", "https://secret.invalid/"),
+)
 _FIREWALL = ("ports", "admin_networks", "peers", "public_networks", "container_interfaces", "ssh_port")
-_SITE_NAMES = re.compile(r"\b(?:access_(people|automation|break_glass)|firewall_(admin_networks))\b")
+_SITE_NAMES = re.compile(r"\b(?:access_(people|automation|break_glass|announce_smtp|announce_webhook)|firewall_(admin_networks))\b")
 _CONNECTION = ("ansible_connection", "ansible_host", "ansible_port", "ansible_user")
 
 
@@ -96,6 +102,7 @@ class ActionModule(ActionBase):
         targets = self._targets(_group_roles(args["roles"]), computed)
         self._judge(targets, _group_roles(args["roles"]))
         for target in targets:
+            self._stand_in(target)
             self._judge_roles(target, computed)
             self._judge_ports(target)
             self._judge_artifacts(target)
@@ -104,6 +111,7 @@ class ActionModule(ActionBase):
             self._judge_acme(target)
             self._judge_internal_ca(target)
             self._judge_access(target)
+            self._judge_announcement(target)
             self._judge_firewall(target)
         notes = self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
@@ -339,15 +347,32 @@ class ActionModule(ActionBase):
         self._add_sentences(target, found, "put the file there, or correct the path")
 
     def _judge_access(self, target: _Target) -> None:
-        """Who would get in, and who would be told of it."""
-        for prefix, names, problems in (
-            ("access_", _PEOPLE, _people.problems_of),
-            ("access_announce_", _ANNOUNCE, _login_preflight.problems),
-        ):
-            values = self._rendered(target, [prefix + name for name in names])
-            if values:
-                self._add_way_in(target, problems({name: values[prefix + name] for name in names}))
+        """Who would get in."""
+        values = self._rendered(target, [f"access_{name}" for name in _PEOPLE])
+        if values:
+            self._add_way_in(target, _people.problems_of({name: values[f"access_{name}"] for name in _PEOPLE}))
         self._judge_exceptions(target)
+
+    def _stand_in(self, target: _Target) -> None:
+        """Put something harmless where the announcements' secrets are looked up: what is rendered here needs none, and may be shown."""
+        reported = {problem.variable for problem in self._problems if problem.where == target.host.name}
+        for variable, _key, _names_it, lookup, stand_in in _ANNOUNCE_SECRETS:
+            target.variables[lookup] = stand_in
+            if f"civitas_announce_{variable}" in reported:
+                target.variables[f"access_announce_{variable}"] = {}  # told already
+        target.templar.available_variables = target.variables
+
+    def _judge_announcement(self, target: _Target) -> None:
+        """Who would be told of logins, with the secrets that others gave."""
+        values = self._rendered(target, [f"access_announce_{name}" for name in _ANNOUNCE])
+        if not values:
+            return
+        config = {name: values[f"access_announce_{name}"] for name in _ANNOUNCE}
+        for variable, key, names_it, _lookup, stand_in in _ANNOUNCE_SECRETS:
+            if isinstance(config[variable], dict) and config[variable].get(key) == stand_in:
+                given = self._given_secret(target, f"civitas_announce_{variable}", names_it)
+                config[variable] = {**config[variable], key: stand_in if given is None else given}
+        self._add_way_in(target, _login_preflight.problems(config))
 
     def _judge_exceptions(self, target: _Target) -> None:
         """What is set aside of the way in, by the rules of the environment."""
@@ -381,6 +406,7 @@ class ActionModule(ActionBase):
     def _add_way_in(self, target: _Target, sentences: t.Iterable[str]) -> None:
         """Told by the names that people wrote."""
         named = [_SITE_NAMES.sub(lambda found: f"civitas_{found[1] or found[2]}", text) for text in sentences]
+        named = [text.replace("civitas_announce_webhook.url is", "civitas_announce_webhook.url_secret names what is") for text in named]
         self._add_sentences(target, named, "correct it")
 
     def _judge_acme(self, target: _Target) -> None:
@@ -500,9 +526,11 @@ class ActionModule(ActionBase):
     def _beside_inventory(self, target: _Target, path: str) -> str:
         return os.path.join(str(target.own.get("inventory_dir") or ""), os.path.expanduser(path)) if path else ""
 
-    def _given_secret(self, target: _Target, variable: str) -> t.Optional[str]:
-        """The secret that a variable names; somebody else made it, so it cannot be generated."""
+    def _given_secret(self, target: _Target, variable: str, key: str = "") -> t.Optional[str]:
+        """The secret that a variable, or a key of it, names; somebody else made it, so it cannot be generated."""
         name = target.host.values.get(variable)
+        if name and key:
+            name = name.get(key)
         path = self._secrets_path(target) if name else None
         if not path:
             return None

@@ -32,6 +32,11 @@ options:
     description: Number of letters and digits of a generated value, 16 to 1024.
     type: integer
     default: 40
+  generate:
+    description: Set to V(false) for what somebody else gave, such as the password of a mail account. A name that the file does not have is
+      then an error.
+    type: boolean
+    default: true
 notes:
   - A vault password is needed, C(--vault-password-file) or E(ANSIBLE_VAULT_PASSWORD_FILE). A new file is encrypted with the identity of
     C(--encrypt-vault-id), else with the first one.
@@ -72,6 +77,10 @@ class LookupModule(LookupBase):
             store = _secrets_run.secrets_file(path, variables.get("inventory_dir"), self._loader)
             _secrets.random_value(length)
             names = [_secrets.check_name(term) for term in terms]
+            missing = [] if self.get_option("generate") else store.names_missing(names)
+            if missing:
+                remedy = f'Run ansible-vault edit {store.path} and write {missing[0]}: "...", as it was given to you.'
+                raise _secrets.SecretsError(f"{store.path} has no {', '.join(missing)}", remedy)
             if variables.get("ansible_check_mode"):
                 return [store.get(name) or _secrets.random_value(length) for name in names]
             values = store.ensure({name: lambda: _secrets.random_value(length) for name in names})

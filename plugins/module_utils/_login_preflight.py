@@ -95,7 +95,7 @@ def _webhook(webhook: t.Mapping[str, t.Any]) -> t.List[str]:
         good = False
     # The path is a secret as a rule, so the address is not quoted.
     if not good or not re.fullmatch(r"[!-~]+", url):
-        found.append("access_announce_webhook.url is no address such as https://chat.example.org/hooks/...; it must be https")
+        found.append("access_announce_webhook.url is no usable address; write https://chat.example.org/hooks/...; it must be https")
     if webhook.get("format", "generic") not in ("generic", "slack"):
         found.append(f"access_announce_webhook.format is {webhook['format']!r}; write generic, or slack (Mattermost, too)")
     if not isinstance(webhook.get("ca_file", ""), str):

@@ -323,6 +323,41 @@ def check_account(value: t.Any) -> Finding:
     return ("is no account", "Write a mapping such as {ssh_keys: [ssh-ed25519 AAAA...], from: [192.0.2.0/24]}.")
 
 
+def check_announce_smtp(value: t.Any) -> Finding:
+    """Is it a mail relay with somebody to write to, and without its password? What else it holds the role judges."""
+    advice = "Write a mapping such as {host: mail.example.org, from: logins@example.org, to: [administrators@example.org]}."
+    if not isinstance(value, dict):
+        return (f"is {in_words(value)} and not a mapping", advice)
+    if "password" in value:
+        return (
+            "has password, and the inventory is no place for a secret",
+            "Write password_secret: announce_smtp_password in its place, and the password into the secrets file under that name.",
+        )
+    lacking = [key for key in ("host", "from", "to") if not value.get(key)]
+    if lacking:
+        return (f"lacks {', '.join(lacking)}", advice)
+    if bool(value.get("user")) != ("password_secret" in value):
+        return ("has one of user and password_secret without the other", "Write both, or neither for a relay that asks for none.")
+    return _key_of_secret(value, "password_secret")
+
+
+def check_announce_webhook(value: t.Any) -> Finding:
+    """Does it name the secret that is the address? What else it holds the role judges."""
+    advice = "Write {url_secret: announce_webhook_url}, and the address into the secrets file under that name."
+    if not isinstance(value, dict):
+        return (f"is {in_words(value)} and not a mapping", advice)
+    if "url" in value:
+        return ("has url: whoever reads such an address may write there, and the inventory is no place for a secret", advice)
+    if "url_secret" not in value:
+        return ("lacks url_secret", advice)
+    return _key_of_secret(value, "url_secret")
+
+
+def _key_of_secret(value: t.Mapping[str, t.Any], key: str) -> Finding:
+    finding = check_secret_name(value[key]) if key in value else None
+    return (f"has a {key} that {finding[0]}", finding[1]) if finding else None
+
+
 def check_host_name(value: t.Any) -> Finding:
     """Can it be the inventory's name of a host, or nothing?"""
     if isinstance(value, str) and re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,252})?", value):
@@ -386,6 +421,10 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_people": SiteVariable(False, check_people, "[{name: first_admin, role: admin, ssh_keys: [ssh-ed25519 AAAA...]}]"),
         "civitas_automation": SiteVariable(True, check_account, "{name: deploy, ssh_keys: [ssh-ed25519 AAAA...], from: [192.0.2.0/24]}"),
         "civitas_break_glass": SiteVariable(False, check_account, "{ssh_keys: [ssh-ed25519 AAAA...], from: [192.0.2.0/24]}"),
+        "civitas_announce_smtp": SiteVariable(
+            False, check_announce_smtp, "{host: mail.example.org, from: logins@example.org, to: [administrators@example.org]}"
+        ),
+        "civitas_announce_webhook": SiteVariable(False, check_announce_webhook, "{url_secret: announce_webhook_url}"),
         "civitas_second_factor": SiteVariable(False, check_switch, "true"),
         "civitas_admin_networks": SiteVariable(True, check_networks, "[192.0.2.0/24]"),
         "civitas_egress": SiteVariable(False, lambda value: check_choice(value, EGRESS), "restricted"),

@@ -128,6 +128,17 @@ def test_an_operators_value_wins(site):
     assert CANARY not in result.stdout + result.stderr
 
 
+def test_what_others_give_is_not_generated(site):
+    given = SECRET.replace(")", ", generate=false)")
+    for options in ((), ("--check",)):
+        missing = site.run([use(given)], *options)
+        assert missing.returncode != 0
+        assert 'write demo_password: "...", as it was given to you' in " ".join((missing.stdout + missing.stderr).split())
+        assert not site.secrets.exists()
+    site.write("demo_password: Given-by-others\n")
+    assert "length 15" in site.run([use(given)]).stdout
+
+
 def test_file_and_length(site):
     (site.root / "other").mkdir()
     result = site.run(

@@ -310,6 +310,9 @@ def test_only_development_does_without_a_second_factor(kind):
     assert rules.check_environment(host(civitas_environment=kind, civitas_second_factor=True), ["base"]) == []
 
 
+RELAY = {"host": "mail.example.org", "from": "logins@example.org", "to": ["administrators@example.org"]}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
@@ -322,6 +325,16 @@ def test_only_development_does_without_a_second_factor(kind):
         ("civitas_people", [{"ssh_keys": []}], "no list of people"),
         ("civitas_automation", "deploy", "no account"),
         ("civitas_break_glass", {"name": "a"}, "no account"),
+        ("civitas_announce_smtp", ["mail.example.org"], "a list and not a mapping"),
+        ("civitas_announce_smtp", {"host": "mail.example.org"}, "lacks from, to"),
+        ("civitas_announce_smtp", {**RELAY, "user": "logins", "password": "canary"}, "password_secret: announce_smtp_password"),
+        ("civitas_announce_smtp", {**RELAY, "user": "logins"}, "has one of user and password_secret"),
+        ("civitas_announce_smtp", {**RELAY, "password_secret": "announce_smtp_password"}, "has one of user and password_secret"),
+        ("civitas_announce_smtp", {**RELAY, "user": "logins", "password_secret": "Canary 1"}, "password_secret that is no name"),
+        ("civitas_announce_webhook", "https://chat.example.org/canary", "a text and not a mapping"),
+        ("civitas_announce_webhook", {"url": "https://chat.example.org/canary"}, "url_secret: announce_webhook_url"),
+        ("civitas_announce_webhook", {"format": "slack"}, "lacks url_secret"),
+        ("civitas_announce_webhook", {"url_secret": "https://chat.example.org/canary"}, "url_secret that is no name of a secret"),
         ("civitas_second_factor", "yes", "a text"),
         ("civitas_egress", "closed", "restricted"),
         ("civitas_bastion", "a b", "no name of a host"),
@@ -331,10 +344,13 @@ def test_bad_variables_of_the_way_in(name, value, problem):
     (found,) = rules.check_site_variables(host(**{name: value}), VARIABLES)
     assert found.variable == name
     assert problem in found.problem + found.remedy
+    assert "canary" not in (found.problem + found.remedy).lower()
 
 
 def test_good_variables_of_the_way_in():
     values = {"civitas_admin_networks": ["192.0.2.0/24", "2001:db8::1"], "civitas_people": [], "civitas_egress": "open"}
+    values["civitas_announce_smtp"] = {**RELAY, "user": "logins", "password_secret": "announce_smtp_password", "port": 2525}
+    values["civitas_announce_webhook"] = {"url_secret": "announce_webhook_url", "format": "slack"}
     assert rules.check_site_variables(host(**values), VARIABLES) == []
 
 

@@ -587,7 +587,7 @@ def test_the_inventory_to_copy_lacks_only_the_archive(site):
     inventory = site.root / "own/hosts.yml"
     output = site.validate(inventory=inventory).output
     assert "The inventory has 1 problem." in output, output
-    assert "records: app_demo_archive  (own/group_vars/all.yml:42)" in output and "there is no such file" in output
+    assert "records: app_demo_archive  (own/group_vars/all.yml:53)" in output and "there is no such file" in output
     own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
     run = site.validate("-e", json.dumps(own), inventory=inventory)
     assert run.returncode == 0, run.output
@@ -619,12 +619,38 @@ def test_the_way_in_is_judged_by_the_names_that_people_wrote(site):
         civitas_automation={"name": "deploy", "ssh_keys": ["ssh-dss AAAA"], "from": ["192.0.2.0/24"]},
         civitas_people=[{"name": "first_admin", "ssh_keys": [], "role": "king"}],
         civitas_admin_networks=["0.0.0.0/33"],
-        access_announce_smtp={"host": "mail.example.org"},
+        civitas_announce_smtp={"host": "mail.example.org", "from": "logins", "to": ["administrators@example.org"]},
         civitas_second_factor=False,
     )
     output = site.validate("-e", json.dumps(own), inventory=site.root / "own/hosts.yml").output
-    for name in ("civitas_automation", "civitas_people", "civitas_admin_networks", "access_announce_smtp", "civitas_second_factor"):
+    for name in ("civitas_automation", "civitas_people", "civitas_admin_networks", "civitas_announce_smtp", "civitas_second_factor"):
         assert f" records: {name}\n" in output, output
+
+
+def test_who_is_told_of_logins_is_judged_with_the_secrets_that_others_gave(site):
+    image = with_own_roles(site)
+    shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
+    inventory, secrets = site.root / "own/hosts.yml", site.root / "own/secrets.yml"
+    own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
+    relay = {"host": "mail.example.org", "from": "logins@example.org", "to": ["administrators@example.org"], "user": "logins"}
+    own["civitas_announce_smtp"] = {**relay, "password_secret": "announce_smtp_password"}
+    own["civitas_announce_webhook"] = {"url_secret": "announce_webhook_url", "format": "slack"}
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert "The inventory has 2 problems." in run.output, run.output
+    assert "names announce_smtp_password, which the secrets file does not have" in run.output
+    assert 'ansible-vault edit own/secrets.yml and write announce_webhook_url: "..."' in run.output
+    assert not secrets.exists()
+    vault = VaultLib([("default", VaultSecret(b"right"))])
+    for scheme, valid in (("http", False), ("https", True)):
+        secrets.write_bytes(
+            vault.encrypt(f"announce_smtp_password: {CANARY}-password\nannounce_webhook_url: {scheme}://chat.example.org/{CANARY}-hook\n")
+        )
+        run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
+        assert (run.returncode == 0) is valid, run.output
+        assert ("civitas_announce_webhook\n" in run.output and "it must be https" in run.output) is not valid, run.output
+        assert CANARY not in run.output
+    values = yaml.safe_load(vault.decrypt(secrets.read_bytes()))
+    assert values["announce_smtp_password"] == f"{CANARY}-password"
 
 
 def test_exceptions_of_the_way_in_need_a_waiver(site):
