@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,16 +84,24 @@ class Peak(threading.Thread):
             return 0
 
 
+def counting(file: str) -> dict[str, str]:
+    """The environment in which playbooks write what they cost to a file, one JSON object a line."""
+    callbacks = str(bed.ROOT / "tools" / "callbacks")
+    return {"CIVITAS_CALLS_FILE": file, "ANSIBLE_CALLBACK_PLUGINS": callbacks, "ANSIBLE_CALLBACKS_ENABLED": "module_calls"}
+
+
+def module_calls(lines: Iterable[str]) -> Counter[str]:
+    """How often each module was called on a host, from the lines of such a file."""
+    return Counter(line["module"] for line in map(json.loads, lines) if "module" in line)
+
+
 def measure(name: str, command: list[str], environment: dict[str, str]) -> Figures:
     """Run a playbook and count. Raises BedError when it fails."""
     with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as calls, tempfile.TemporaryFile("w+") as output:
         started = time.monotonic()
         process = subprocess.Popen(
             command, cwd=bed.ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env={
-                **environment, "CIVITAS_CALLS_FILE": calls.name, "ANSIBLE_CALLBACK_PLUGINS": str(bed.ROOT / "tools" / "callbacks"),
-                "ANSIBLE_CALLBACKS_ENABLED": "module_calls",
-            },
+            env={**environment, **counting(calls.name)},
         )  # fmt: skip
         peak = Peak(process.pid)
         peak.start()
@@ -104,9 +112,9 @@ def measure(name: str, command: list[str], environment: dict[str, str]) -> Figur
         if code:
             output.seek(0)
             raise BedError("\n".join([f"The run '{name}' failed; its last lines were:", *output.read().splitlines()[-40:]]))
-        lines = [json.loads(line) for line in calls]
-    modules = Counter(line["module"] for line in lines if "module" in line)
-    hosts = [summary for line in lines if "hosts" in line for summary in line["hosts"].values()]
+        lines = calls.readlines()
+    modules = module_calls(lines)
+    hosts = [summary for line in map(json.loads, lines) if "hosts" in line for summary in line["hosts"].values()]
     return Figures(
         name, round(seconds, 1), sum(host["ok"] for host in hosts), sum(modules.values()), sum(host["changed"] for host in hosts),
         peak.kib // 1024, dict(modules.most_common()),

@@ -2,7 +2,7 @@
 """Runs the tests and says what they proved.
 
     python -m tools.testrun                       everything
-    python -m tools.testrun lint unit             some parts: lint, unit, sanity, molecule, tarball, demo
+    python -m tools.testrun lint unit             some parts: lint, unit, sanity, molecule, demo
     python -m tools.testrun molecule/postgres     one scenario
     python -m tools.testrun --do converge molecule/postgres   one Molecule command instead of the whole sequence; hosts stay
 
@@ -486,10 +486,9 @@ PARTS: dict[str, Callable[[], str]] = {
     # A file's tests share their keys and servers, so a file stays with one process.
     "unit": functools.partial(_pytest, "unit", "tests/unit", "--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile"),
     "sanity": sanity,
-    "tarball": functools.partial(_pytest, "tarball", "tests/galaxy"),
     "demo": functools.partial(_pytest, "demo", "tests/demo"),
 }
-ORDER = ("lint", "unit", "sanity", "molecule", "tarball", "demo")
+ORDER = ("lint", "unit", "sanity", "molecule", "demo")
 
 
 def table(results: Sequence[Result]) -> str:

@@ -34,14 +34,15 @@ class Demo:
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def make(target: str) -> subprocess.CompletedProcess[str]:
+    def make(target: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run make with this and more in its environment."""
         # Not the make of the test run: its flags and job server are its own.
         environment = {
             key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CIVITAS_STARTED")
         }
         return subprocess.run(
-            ["make", target], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, check=False,
+            ["make", target], cwd=ROOT, env={**environment, **more},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
 
     @staticmethod
