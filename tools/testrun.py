@@ -269,24 +269,27 @@ _ANSIBLE_TEST_PIP = "24_2"
 def _interpreter_path(links: Path) -> str:
     """PATH on which ansible-test finds this machine's Python versions, and only those that run; it takes whatever has the right name.
 
-    A version manager's commands fail for versions that are not activated: they are asked for the real program, which gets a link.
+    A version manager's commands fail for versions that are not activated: they are asked for the real program. Of those the oldest, the
+    newest and this process's own get a link: each costs time, and what is right for the oldest and the newest is right between them.
     """
     shutil.rmtree(links, ignore_errors=True)
     links.mkdir(parents=True)
+    found: dict[int, str] = {}
     environment = dict(os.environ)
     if shutil.which("pyenv"):
         environment["PYENV_VERSION"] = ":".join(bed.run("pyenv", "versions", "--bare", check=False).stdout.split())
     folders = []
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         works = True
-        for path in (path for minor in range(8, 15) if (path := Path(folder) / f"python3.{minor}").exists()):
+        for minor, path in ((minor, path) for minor in range(8, 15) if (path := Path(folder) / f"python3.{minor}").exists()):
             real = bed.run(str(path), "-c", "import sys; print(sys.executable)", check=False, env=environment)
-            link = links / path.name
-            if real.returncode == 0 and not link.is_symlink():
-                link.symlink_to(real.stdout.strip())
+            if real.returncode == 0:
+                found.setdefault(minor, real.stdout.strip())
             works &= bed.run(str(path), "-c", "", check=False).returncode == 0
         if works:
             folders.append(folder)
+    for minor in {min(found), max(found), sys.version_info.minor} & set(found) if found else ():
+        (links / f"python3.{minor}").symlink_to(found[minor])
     return os.pathsep.join([str(BIN), str(links), *folders])
 
 
