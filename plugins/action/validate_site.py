@@ -96,6 +96,7 @@ class ActionModule(ActionBase):
         self._vars = task_vars
         self._problems: t.List[Problem] = []
         self._waived: t.Set[str] = set()
+        self._notes: t.List[str] = []
         self._checked = 0
         self._options: t.Dict[str, t.List[str]] = {}
         computed = self._computed(args["computed_files"])
@@ -113,7 +114,7 @@ class ActionModule(ActionBase):
             self._judge_access(target)
             self._judge_announcement(target)
             self._judge_firewall(target)
-        notes = self._judge_certificate(targets)
+        notes = self._notes + self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
 
         hosts = [target.host.name for target in targets]
@@ -373,6 +374,10 @@ class ActionModule(ActionBase):
                 given = self._given_secret(target, f"civitas_announce_{variable}", names_it)
                 config[variable] = {**config[variable], key: stand_in if given is None else given}
         self._add_way_in(target, _login_preflight.problems(config))
+        policy = _site_rules.policy_of(target.host)
+        if policy and policy.may_hold_personal_data and not (config["smtp"] or config["webhook"]):
+            advice = "write civitas_announce_smtp, civitas_announce_webhook or both"
+            self._notes.append(f"Nobody is told who logs in to {target.host.name}; {advice}.")
 
     def _judge_exceptions(self, target: _Target) -> None:
         """What is set aside of the way in, by the rules of the environment."""

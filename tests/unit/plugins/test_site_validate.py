@@ -647,10 +647,26 @@ def test_who_is_told_of_logins_is_judged_with_the_secrets_that_others_gave(site)
         )
         run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
         assert (run.returncode == 0) is valid, run.output
+        assert "Nobody is told" not in run.output
         assert ("civitas_announce_webhook\n" in run.output and "it must be https" in run.output) is not valid, run.output
         assert CANARY not in run.output
-    values = yaml.safe_load(vault.decrypt(secrets.read_bytes()))
-    assert values["announce_smtp_password"] == f"{CANARY}-password"
+    # And the role gets what was written, with the secrets in it; who asks what leaves the host learns of the address its beginning.
+    written = (
+        "{{ [access_announce_smtp, access_announce_webhook, lookup('civitas.hosting.declarations', 'access', kind='destinations')]"
+        " | to_json }}"
+    )
+    task = {"ansible.builtin.copy": {"content": written, "dest": str(site.root / "written"), "mode": "0600"}, "delegate_to": "localhost"}
+    files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml")]
+    defaults = {"access_announce": True, "access_break_glass": {}}
+    play = {"hosts": "all", "gather_facts": False, "vars": defaults, "vars_files": files, "tasks": [{**task, "no_log": True}]}
+    site.put(site.root / "play.yml", [play])
+    done = site.play(str(site.root / "play.yml"), "-e", json.dumps(own), inventory=inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    smtp, webhook, destinations = json.loads((site.root / "written").read_text())
+    assert smtp == {**relay, "password": f"{CANARY}-password"}
+    assert webhook == {"url": f"https://chat.example.org/{CANARY}-hook", "format": "slack"}
+    assert {host for item in destinations for host in item["hosts"]} == {"mail.example.org", "chat.example.org"}
+    assert CANARY not in json.dumps(destinations)
 
 
 def test_exceptions_of_the_way_in_need_a_waiver(site):
@@ -698,6 +714,7 @@ def test_behind_a_load_balancer_the_certificate_is_not_ours(site):
     own["civitas_environment"] = "production"
     run = site.validate("-e", json.dumps(own), "--check", inventory=site.root / "own/hosts.yml")
     assert "policy_internal_ca: " in run.output
+    assert "Nobody is told who logs in to records; write civitas_announce_smtp" in " ".join(run.output.split())
     own.update(nginx_tls_mode="upstream", nginx_load_balancers=["192.0.2.7"])
     run = site.validate("-e", json.dumps(own), "--check", inventory=site.root / "own/hosts.yml")
     assert run.returncode == 0, run.output
