@@ -16,9 +16,9 @@ import os
 import shlex
 import typing as t
 
-# {"name", "service", "command": list of arguments, "run": "once" or "every_release"}
+# {"name", "service", "command": list of arguments, "run": "once" or "every_release", "secrets": names of files}
 Job = t.Mapping[str, t.Any]
-# name -> {"release", "time", "rc", "seconds"}
+# name -> {"release", "time", "rc", "seconds", "secrets"}
 Ledger = t.Dict[str, t.Dict[str, t.Any]]
 
 
@@ -26,13 +26,25 @@ class JobsError(Exception):
     """What failed and what to do."""
 
 
-def pending(jobs: t.Iterable[Job], ledger: Ledger, release: str) -> t.List[Job]:
+def pending(jobs: t.Iterable[Job], ledger: Ledger, release: str, secrets_directory: t.Optional[str] = None) -> t.List[Job]:
     """The jobs that have to run now, in their order."""
     return [
         job
         for job in jobs
-        if job["name"] not in ledger or (job["run"] == "every_release" and ledger[job["name"]].get("release") != release)
+        if job["name"] not in ledger
+        or (job["run"] == "every_release" and ledger[job["name"]].get("release") != release)
+        or ledger[job["name"]].get("secrets", {}) != versions(job, secrets_directory)
     ]
+
+
+def versions(job: Job, secrets_directory: t.Optional[str]) -> t.Dict[str, str]:
+    """Which files of secrets a job brings into the application: another file is another value. What they hold is in no ledger."""
+    found = {}
+    for name in job.get("secrets") or []:
+        with contextlib.suppress(OSError):
+            status = os.stat(os.path.join(secrets_directory or "", name))
+            found[name] = f"{status.st_ino}-{status.st_mtime_ns}"
+    return found
 
 
 def read(path: str) -> Ledger:

@@ -226,6 +226,9 @@ def _job_problems(app: t.Mapping[str, t.Any]) -> t.Iterator[str]:
             yield f"app_jobs.{name}: there is no service '{job['service']}'; write one of {', '.join(app['services'])}"
         if job.get("run", "once") not in _JOB_RUNS:
             yield f"app_jobs.{name}.run: '{job['run']}' is unknown; write one of {', '.join(_JOB_RUNS)}"
+        for secret in job.get("secrets") or []:
+            if secret not in app["secrets"]:
+                yield f"app_jobs.{name}.secrets: there is no '{secret}' in app_secrets; add it there, or remove it"
 
 
 # What Compose reads

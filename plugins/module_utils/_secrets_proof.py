@@ -9,11 +9,14 @@ Private to the collection: no promise of stability. Standard library only. No me
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import stat
 import subprocess
 import typing as t
+import urllib.error
+import urllib.request
 
 # Larger files are data, not settings.
 _LARGEST = 4 << 20
@@ -85,15 +88,44 @@ def login(host: str, port: int, database: str, user: str, password: str) -> t.Tu
     return (False, said) if "authentication failed" in said else (None, said)
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """An answer that leads elsewhere is an answer; a password goes to no other place."""
+
+    def redirect_request(self, *_arguments: t.Any) -> None:
+        return None
+
+
+def ask(url: str, user: str, password: str) -> t.Tuple[t.Optional[bool], str]:
+    """Ask an application by HTTP with user and password (Basic). Returns as C(login) does."""
+    token = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+    request = urllib.request.Request(url, headers={"Authorization": f"Basic {token}"})
+    # No proxy of the environment stands between a host and itself.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+    try:
+        with opener.open(request, timeout=30):
+            return True, ""
+    except urllib.error.HTTPError as error:
+        return (False if error.code in (401, 403) else None), f"it answered {error.code}"
+    except (OSError, ValueError) as error:
+        return None, type(error).__name__
+
+
 def prove_login(name: str, target: t.Mapping[str, t.Any], old: str, new: str) -> t.List[str]:
     """Say what speaks against the new password being the only one; nothing when it is."""
-    where = f"{target['user']} on {target['database']} at {target['host']}:{target['port']}"
+
+    def attempt(password: str) -> t.Tuple[t.Optional[bool], str]:
+        if target.get("url"):
+            return ask(target["url"], target["user"], password)
+        return login(target["host"], target["port"], target["database"], target["user"], password)
+
+    place = f"at {target['url']}" if target.get("url") else f"on {target['database']} at {target['host']}:{target['port']}"
+    where = f"{target['user']} {place}"
     problems = []
     # First the new one: a server that refuses everybody proves nothing.
-    accepted, said = login(target["host"], target["port"], target["database"], target["user"], new)
+    accepted, said = attempt(new)
     if not accepted:
         problems.append(f"{name}: the new password does not work for {where}: {said}")
-    accepted, said = login(target["host"], target["port"], target["database"], target["user"], old)
+    accepted, said = attempt(old)
     if accepted:
         problems.append(f"{name}: the OLD password still works for {where}")
     elif accepted is None:

@@ -12,8 +12,8 @@ short_description: Run the jobs of an application that were not done yet
 version_added: 0.1.0
 description:
   - Runs commands such as migrations in a container of a service, with C(docker compose run), without starting the services.
-  - A ledger on the host remembers what was done, so a job runs once, or once for every release. A job that failed is not entered and runs
-    again the next time. Jobs after a failed one do not run.
+  - A ledger on the host remembers what was done, so a job runs once, or once for every release, and again when a secret that it brings into
+    the application was replaced. A job that failed is not entered and runs again the next time. Jobs after a failed one do not run.
 author:
   - The founders of civitas.hosting (@civitas-hosting)
 attributes:
@@ -59,6 +59,12 @@ options:
         type: str
         choices: [once, every_release]
         default: once
+      secrets:
+        description: Files in O(secrets_directory) whose content the job brings into the application, such as an administrator's password.
+          The job runs again when one of them is another file than it was the last time.
+        type: list
+        elements: str
+        default: []
       timeout:
         description: Seconds after which the job has failed.
         type: int
@@ -79,7 +85,8 @@ EXAMPLES = r"""
     release: 25.0.0
     jobs:
       - {name: migrate, service: web, command: [migrate], run: every_release}
-      - {name: create-admin, service: web, command: [create-admin, admin]}
+      - {name: create-admin, service: web, command: [create-admin, admin], secrets: [admin_password]}
+    secrets_directory: /etc/civitas/apps/demo/secrets
 """
 
 RETURN = r"""
@@ -109,6 +116,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._app_jobs import (
     make_directory,
     pending,
     read,
+    versions,
 )
 from ansible_collections.civitas.hosting.plugins.module_utils._compose_project import mask, secret_values
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json
@@ -129,6 +137,7 @@ def run_job(module: AnsibleModule, docker: str, job: Job) -> dict[str, object]:
     # Left over by a run that was killed.
     module.run_command([docker, "rm", "--force", name])
     started = time.time()
+    secrets = versions(job, module.params["secrets_directory"])
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=job["timeout"], check=False
@@ -136,7 +145,8 @@ def run_job(module: AnsibleModule, docker: str, job: Job) -> dict[str, object]:
         output, reason = done.stdout, f"exit code {done.returncode}"
         if done.returncode == 0:
             now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-            return {"release": module.params["release"], "time": now, "seconds": round(time.time() - started, 1), "rc": 0}
+            entry = {"release": module.params["release"], "time": now, "seconds": round(time.time() - started, 1), "rc": 0}
+            return {**entry, "secrets": secrets} if secrets else entry
     except subprocess.TimeoutExpired as error:
         module.run_command([docker, "rm", "--force", name])
         output, reason = error.stdout or b"", f"not done after {job['timeout']} seconds"
@@ -163,6 +173,8 @@ def main() -> None:
                     "service": {"type": "str", "required": True},
                     "command": {"type": "raw", "required": True},
                     "run": {"type": "str", "choices": ["once", "every_release"], "default": "once"},
+                    # Names.
+                    "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
                     "timeout": {"type": "int", "default": 1800},
                 },
             },
@@ -173,21 +185,21 @@ def main() -> None:
     )
     state = f"/var/lib/civitas/apps/{module.params['project']}"
     path = module.params["ledger"] or f"{state}/jobs.json"
-    jobs, release = module.params["jobs"], module.params["release"]
+    jobs, release, secrets = module.params["jobs"], module.params["release"], module.params["secrets_directory"]
     done: list[str] = []
     ledger: Ledger = {}
     try:
         ledger = read(path)
-        if not pending(jobs, ledger, release):
+        if not pending(jobs, ledger, release, secrets):
             module.exit_json(changed=False, jobs_run=[], ledger=ledger)
         if module.check_mode:
-            module.exit_json(changed=True, jobs_run=[job["name"] for job in pending(jobs, ledger, release)], ledger=ledger)
+            module.exit_json(changed=True, jobs_run=[job["name"] for job in pending(jobs, ledger, release, secrets)], ledger=ledger)
         if not module.params["ledger"]:
             make_directory(state)
         with locked(path):
             # Read again: another run may have done them before the lock was free.
             ledger = read(path)
-            for job in pending(jobs, ledger, release):
+            for job in pending(jobs, ledger, release, secrets):
                 ledger[job["name"]] = run_job(module, module.get_bin_path("docker", required=True), job)
                 write_json(path, ledger)
                 done.append(job["name"])

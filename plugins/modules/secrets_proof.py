@@ -12,7 +12,7 @@ short_description: Proves that old values of secrets are of no use on a host any
 version_added: 0.1.0
 author: The founders of civitas.hosting (@civitas-hosting)
 description:
-  - Logs in to databases with the old password, which must be refused, and with the new one, which must be accepted.
+  - Logs in to databases and applications with the old password, which must be refused, and with the new one, which must be accepted.
   - Searches files, and the environment and arguments of every process (those in containers included), for the old values.
   - Names every place, and no value.
 options:
@@ -35,7 +35,7 @@ options:
         type: str
         required: true
   logins:
-    description: Databases that one of O(secrets) is the password of. Needs C(psql) on the host.
+    description: Databases (this needs C(psql) on the host) and applications that one of O(secrets) is the password of.
     type: list
     elements: dict
     default: []
@@ -45,9 +45,13 @@ options:
         type: str
         required: true
       database:
-        description: Name of the database.
+        description: Name of the database. Either it or O(logins[].url).
         type: str
-        required: true
+      url:
+        description:
+          - An address of the application that gives an answer of success to O(logins[].user) with the right password (HTTP Basic), and 401
+            or 403 to everybody else.
+        type: str
       user:
         description: Name of the role.
         type: str
@@ -83,6 +87,11 @@ EXAMPLES = r"""
   civitas.hosting.secrets_proof:
     secrets: [{name: app_demo_database_password, old: "{{ old_password }}", new: "{{ new_password }}"}]
     logins: [{secret: app_demo_database_password, database: demo, user: demo}]
+
+- name: Prove that the application refuses the old password of its administrator
+  civitas.hosting.secrets_proof:
+    secrets: [{name: app_demo_admin_password, old: "{{ old_password }}", new: "{{ new_password }}"}]
+    logins: [{secret: app_demo_admin_password, user: admin, url: "http://127.0.0.1:8888/v1/accounts/admin"}]
 """
 
 RETURN = r"""
@@ -121,11 +130,14 @@ def main() -> None:
                 "default": [],
                 "options": {
                     "secret": {**text, "no_log": False},
-                    "database": text,
+                    "database": {"type": "str"},
+                    "url": {"type": "str"},
                     "user": text,
                     "host": {"type": "str", "default": "127.0.0.1"},
                     "port": {"type": "int", "default": 5432},
                 },
+                "required_one_of": [["database", "url"]],
+                "mutually_exclusive": [["database", "url"]],
             },
             "directories": {"type": "list", "elements": "path", "default": ["/etc/civitas", "/srv/civitas/apps"]},
         },

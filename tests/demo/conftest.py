@@ -33,6 +33,15 @@ class Demo:
     # Not in the message of a failed test.
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
+    def read_secrets(self) -> None:
+        """What the secrets file and the root's file hold now."""
+        from ansible.parsing.vault import VaultLib, VaultSecret
+
+        vault = VaultLib([("default", VaultSecret((DIRECTORY / "vault-password").read_bytes().strip()))])
+        files = [DIRECTORY / name for name in ("secrets.yml", "ca-root.yml")]
+        assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
+        self.secrets = {name: value for file in files for name, value in yaml.safe_load(vault.decrypt(file.read_bytes())).items()}
+
     @staticmethod
     def make(target: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run make with this and more in its environment."""
@@ -64,16 +73,12 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Demo]:
-    from ansible.parsing.vault import VaultLib, VaultSecret
-
     Demo.make("demo-down")
     done = Demo.make("demo")
     try:
         assert done.returncode == 0, done.stdout
-        password = (DIRECTORY / "vault-password").read_bytes().strip()
-        vault = VaultLib([("default", VaultSecret(password))])
-        files = [DIRECTORY / name for name in ("secrets.yml", "ca-root.yml")]
-        assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
-        yield Demo(done.stdout, {name: value for file in files for name, value in yaml.safe_load(vault.decrypt(file.read_bytes())).items()})
+        made = Demo(done.stdout)
+        made.read_secrets()
+        yield made
     finally:
         Demo.make("demo-down")

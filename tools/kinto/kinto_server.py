@@ -44,10 +44,10 @@ def migrate() -> int:
 
 
 def create_admin(name: str) -> int:
-    """Creates the account `name` with the password from its secret file. An account that exists keeps its password."""
+    """Gives the account `name` the password from its secret file, and makes the account when there is none."""
     import transaction
-    from kinto.core.storage.exceptions import ObjectNotFoundError
-    from kinto.plugins.accounts.utils import hash_password
+    from kinto.core.utils import hmac_digest
+    from kinto.plugins.accounts.utils import ACCOUNT_CACHE_KEY, hash_password
     from kinto.plugins.accounts.views import AccountIdGenerator
     from pyramid.paster import bootstrap
 
@@ -59,16 +59,13 @@ def create_admin(name: str) -> int:
     if len(password.encode()) > 72:
         return fail(f"the password in {ADMIN_PASSWORD} has more than 72 bytes, more than bcrypt takes")
     registry = bootstrap(INI, options={"command": "create-user"})["registry"]
-    account = {"resource_name": "account", "parent_id": name, "object_id": name}
-    try:
-        registry.storage.get(**account)
-    except ObjectNotFoundError:
-        registry.storage.update(**account, obj={"id": name, "password": hash_password(password)})
-        registry.permission.add_principal_to_ace(f"/accounts/{name}", "write", f"account:{name}")
-        transaction.commit()
-        sys.stdout.write(f"account {name} created\n")
-    else:
-        sys.stdout.write(f"account {name} exists and was left alone\n")
+    account = {"id": name, "password": hash_password(password)}
+    registry.storage.update(resource_name="account", parent_id=name, object_id=name, obj=account)
+    registry.permission.add_principal_to_ace(f"/accounts/{name}", "write", f"account:{name}")
+    transaction.commit()
+    # A password that was right a moment ago is remembered, and for longer whenever it is used.
+    registry.cache.delete(hmac_digest(registry.settings["userid_hmac_secret"], ACCOUNT_CACHE_KEY.format(name)))
+    sys.stdout.write(f"account {name} has the password of its file\n")
     return 0
 
 

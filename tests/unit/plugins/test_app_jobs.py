@@ -29,6 +29,21 @@ def test_what_is_pending(ledger, release, expected):
     assert [job["name"] for job in jobs.pending([EVERY, ONCE], ledger, release)] == expected
 
 
+def test_a_job_runs_again_when_a_secret_of_it_is_another_file(tmp_path):
+    job = {**ONCE, "secrets": ["password"]}
+    (tmp_path / "password").write_text("first")
+    ledger = {"seed": {"release": "1", "secrets": jobs.versions(job, str(tmp_path))}}
+    assert jobs.pending([job], ledger, "1", str(tmp_path)) == []
+    # As it is written on a host: a new file under the old name.
+    (tmp_path / "new").write_text("other")
+    (tmp_path / "new").rename(tmp_path / "password")
+    assert jobs.pending([job], ledger, "1", str(tmp_path)) == [job]
+    assert "other" not in str(jobs.versions(job, str(tmp_path)))
+    # What an earlier release entered does not say.
+    assert jobs.pending([job], {"seed": {"release": "1"}}, "1", str(tmp_path)) == [job]
+    assert jobs.pending([ONCE], {"seed": {"release": "1"}}, "1", str(tmp_path)) == []
+
+
 def test_the_ledger_is_kept(tmp_path):
     path = tmp_path / "jobs.json"
     assert jobs.read(str(path)) == {}

@@ -123,6 +123,7 @@ def test_without_a_ca_nothing_is_mounted():
         ("images", [{"name": "a:1", "archive": "/x"}], "app_images: image 'a:1' has an archive but no sha256"),
         ("jobs", [{"name": "a", "service": "none", "command": "x"}], "there is no service 'none'; write one of web, worker"),
         ("jobs", [{"name": "a", "service": "web", "command": "x", "run": "daily"}], "'daily' is unknown"),
+        ("jobs", [{"name": "a", "service": "web", "command": "x", "secrets": ["none"]}], "there is no 'none' in app_secrets"),
         ("jobs", [{"name": "a", "service": "web", "command": "x"}] * 2, "'a' is listed twice"),
         ("jobs", [{"name": "a b", "service": "web", "command": "x"}], "cannot name a job"),
     ],

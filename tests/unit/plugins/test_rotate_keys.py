@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import json
 import os
 import pathlib
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
@@ -152,6 +155,56 @@ def test_what_a_database_says(monkeypatch, old, new, said):
     assert len(problems) == len(said)
     for problem, expected in zip(problems, said, strict=True):
         assert expected in problem
+
+
+class Application(http.server.BaseHTTPRequestHandler):
+    """Takes some passwords, and leads those who come with another one elsewhere when it is told to."""
+
+    taken: frozenset[str] = frozenset()
+    refusal = 401
+
+    def log_message(self, *_arguments):
+        pass
+
+    def do_GET(self):
+        user, _sign, password = base64.b64decode(self.headers["Authorization"].split()[1]).decode().partition(":")
+        self.send_response(200 if user == "admin" and password in self.taken else self.refusal)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@pytest.fixture
+def application(monkeypatch):
+    # A proxy that nobody answers at: it must not be asked.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Application) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {"user": "admin", "url": f"http://127.0.0.1:{server.server_port}/accounts/admin", "database": None}
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("taken", "refusal", "said"),
+    [
+        ({"new"}, 401, []),
+        ({"new"}, 403, []),
+        ({"new", "old"}, 401, ["OLD password still works for admin at http://"]),
+        ({"old"}, 401, ["new password does not work for admin", "OLD password still works"]),
+        ({"new"}, 302, ["nobody could tell"]),
+        ({"new"}, 500, ["nobody could tell"]),
+    ],
+)
+def test_what_an_application_says(monkeypatch, application, taken, refusal, said):
+    monkeypatch.setattr(Application, "taken", taken)
+    monkeypatch.setattr(Application, "refusal", refusal)
+    problems = _secrets_proof.prove_login("name", application, "old", "new")
+    assert [expected for expected, problem in zip(said, problems, strict=True) if expected not in problem] == []
+
+
+def test_an_application_that_does_not_run_proves_nothing():
+    target = {"user": "admin", "url": "http://127.0.0.1:9/"}
+    assert len(_secrets_proof.prove_login("name", target, "old", "new")) == 2
 
 
 # --- known hosts
