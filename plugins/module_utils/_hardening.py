@@ -23,6 +23,9 @@ import typing as t
 from ansible_collections.civitas.hosting.plugins.module_utils import _json_file
 
 STATE = "/var/lib/civitas/hardening.json"
+# What augenrules makes of all files of rules.
+AUDIT_RULES = "/etc/audit/audit.rules"
+BOOT = "/proc/sys/kernel/random/boot_id"
 TOPIC_KEYS = ("settings", "texts", "modes", "pam_profiles", "ageing", "lock_empty_passwords", "audit_rules")
 AGEING_KEYS = ("maximum_days", "minimum_days", "warning_days")
 PAM_STACKS = {
@@ -361,13 +364,37 @@ class Hardening:
                 continue
             _rc, compiled, _err = self.run(["augenrules", "--check"])
             _rc, loaded, _err = self.run(["auditctl", "-l"])
-            if "No change" in compiled and "key=civitas-" in loaded.replace("-k ", "key="):
-                continue
-            if re.search(r"^enabled 2$", status[1], re.MULTILINE):
-                self.warnings.append("The audit rules have changed, and are immutable until the next start: reboot the host to load them.")
-            else:
-                self._changed(name, "audit rules loaded")
+            enabled = re.search(r"^enabled (\d)$", status[1], re.MULTILINE)
+            # A rule whose file has no directory yet cannot be loaded.
+            possible = [path for path in self._watched() if os.path.isdir(self._path(os.path.dirname(path)))]
+            differ = (
+                "No change" not in compiled
+                or (enabled is not None and enabled[1] == "0")
+                or any("-w %s " % path not in loaded for path in possible)
+            )
+            # A directory that was made after its rule was loaded is watched, and what lies in it is not. The rule is the same all the same.
+            noted = self.state.get("audit", {"boot": "", "directories": []})
+            boot = (_text(self._path(BOOT)) or "").strip()
+            grown = noted["boot"] == boot and not set(self._watched(os.path.isdir)) <= set(noted["directories"])
+            if differ or grown:
+                if enabled is not None and enabled[1] == "2":
+                    self.warnings.append(
+                        "The audit rules, or the directories that they are about, have changed since they were loaded, and they are "
+                        "immutable until the next start: reboot the host to load them."
+                    )
+                    continue
+                if differ:
+                    self._changed(name, "audit rules loaded")
                 self._change("augenrules", "--load")
+            found = {"boot": boot, "directories": self._watched(os.path.isdir)}
+            if found != noted:
+                self.state["audit"] = found
+                self._save()
+
+    def _watched(self, only: t.Callable[[str], bool] = lambda _path: True) -> t.List[str]:
+        """Files and directories that the audit rules watch."""
+        found = re.findall(r"^-w\s+(\S+)", _text(self._path(AUDIT_RULES)) or "", re.MULTILINE)
+        return [path for path in found if only(self._path(path))]
 
     # --- tools
 
@@ -419,10 +446,12 @@ def review_accounts(accounts: t.Sequence[Account], shells: t.Sequence[str], allo
 
 
 def review_audit(run: Run, key: str) -> t.Tuple[bool, str]:
-    """Whether the kernel has rules with this key; evidence."""
+    """Whether the kernel has rules with this key, and heeds them; evidence."""
     rc, out, err = run(["auditctl", "-l"])
     if rc != 0 and _in_container(run):
         return True, "the kernel lets no container audit; its host does"
+    if rc == 0 and re.search(r"^enabled 0$", run(["auditctl", "-s"])[1], re.MULTILINE):
+        return False, "auditing is switched off in the kernel, whatever the rules are"
     rules = [line for line in out.splitlines() if key in line]
     return bool(rules), "%d rules with %s" % (len(rules), key) if rc == 0 else (err or out).strip() or "auditctl is not installed"
 

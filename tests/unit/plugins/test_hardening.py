@@ -252,16 +252,44 @@ def test_empty_password_is_locked(host: Host) -> None:
         ((0, "enabled 1\n", ""), "No change", "No rules\n", True, False),
         ((0, "enabled 1\n", ""), "Rules have changed", "-w /etc/passwd -p wa -k civitas-identity\n", True, False),
         ((0, "enabled 2\n", ""), "Rules have changed", "-w /etc/passwd -p wa -k civitas-identity\n", False, True),
+        ((0, "enabled 0\n", ""), "No change", "-w /etc/passwd -p wa -k civitas-identity\n", True, False),
+        ((0, "enabled 2\n", ""), "No change", "No rules\n", False, True),
     ],
 )
 def test_audit_rules_are_loaded_when_the_kernel_has_others(
     host: Host, status: tuple[int, str, str], check: str, loaded: str, changed: bool, warned: bool
 ) -> None:
+    # The second one cannot be loaded: nobody has made its directory.
+    host.write(_hardening.AUDIT_RULES, "-w /etc/passwd -p wa -k civitas-identity\n-w /srv/none/file -p wa -k civitas-x\n")
     host.answers = {"auditctl -s": status, "augenrules --check": (0, check, ""), "auditctl -l": (0, loaded, "")}
     hardening = Hardening(host.run, False, str(host.root))
     hardening.apply({"audit": {"audit_rules": True}})
     assert bool(hardening.changes) is changed is (["augenrules", "--load"] in host.calls)
     assert bool(hardening.warnings) is warned
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_audit_rules_are_loaded_again_for_directories_that_are_new(host: Host, immutable: bool) -> None:
+    """The kernel would watch the directory only, and nothing in it."""
+    rule = "-w /etc/docker -p wa -k civitas-docker\n"
+    host.write(_hardening.AUDIT_RULES, rule)
+    boot = host.write(_hardening.BOOT, "one\n")
+    enabled = f"enabled {2 if immutable else 1}\n"
+    host.answers = {"auditctl -s": (0, enabled, ""), "augenrules --check": (0, "No change", ""), "auditctl -l": (0, rule, "")}
+
+    def loads() -> tuple[bool, bool]:
+        host.calls.clear()
+        hardening = Hardening(host.run, False, str(host.root))
+        hardening.apply({"audit": {"audit_rules": True}})
+        assert hardening.changes == {}
+        return ["augenrules", "--load"] in host.calls, bool(hardening.warnings)
+
+    assert loads() == (False, False)
+    host.write("/etc/docker/daemon.json", "{}")
+    assert loads() == (not immutable, immutable)
+    if immutable:
+        boot.write_text("two\n")
+    assert loads() == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -327,6 +355,14 @@ def test_audit_is_judged(rules: tuple[int, str, str], container: bool, ok: bool)
     assert (
         _hardening.review_audit(lambda command: rules if command[0] == "auditctl" else (int(not container), "", ""), "civitas-identity")[0]
         is ok
+    )
+
+
+def test_audit_that_is_switched_off_is_told_whatever_the_rules() -> None:
+    answers = {"-l": "-w /etc/passwd -p wa -k civitas-identity\n", "-s": "enabled 0\nfailure 1\n"}
+    assert _hardening.review_audit(lambda command: (0, answers[command[1]], ""), "civitas-identity") == (
+        False,
+        "auditing is switched off in the kernel, whatever the rules are",
     )
 
 
