@@ -9,7 +9,7 @@ cgroup version, capabilities, the Debian mirror. Demo, Molecule and bench start 
     python -m tools.bed remove NAME ...      hosts with their anonymous volumes
     python -m tools.bed create               hosts of a Molecule scenario (JSON on stdin)
     python -m tools.bed destroy              their removal (JSON on stdin)
-    python -m tools.bed down                 every host of this checkout and the package cache
+    python -m tools.bed down                 every host of this checkout, virtual machines too, and the package cache
 """
 
 from __future__ import annotations
@@ -576,6 +576,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif options.command == "remove":
             remove_host(*options.name)
         elif options.command == "down":
+            # It builds on this module.
+            from tools import vm
+
+            vm.leftovers()
             if _engine_answers():
                 leftovers()
                 docker("rm", "--force", "--volumes", CACHE_NAME, check=False)

@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools import bed
+from tools import bed, vm
 from tools.bed import CACHE, LABEL, LOGS, ROOT, BedError, say
 
 TIMES = CACHE / "testrun.json"
@@ -375,6 +375,7 @@ def _platforms_file(distros: Sequence[str]) -> Path:
 def _clean(name: str) -> None:
     """Remove whatever hosts of a scenario are still there, and Molecule's belief in them."""
     bed.leftovers(f"{LABEL}={bed.CHECKOUT}", f"{LABEL}.scenario={name}")
+    vm.remove(f"{bed.CHECKOUT}-{name}")
     shutil.rmtree(CACHE / "molecule" / name, ignore_errors=True)
 
 
