@@ -252,7 +252,7 @@ def _pytest(name: str, folder: str, *options: str) -> str:
     log = LOGS / f"{name}.log"
     if not any((ROOT / folder).rglob("test_*.py")):
         raise Skip(f"there is nothing in {folder}")
-    status = execute([sys.executable, "-m", "pytest", "-q", *options, folder], log)
+    status = execute([sys.executable, "-m", "pytest", "-q", "--durations=20", *options, folder], log)
     lines = log.read_text(errors="replace").rstrip().splitlines()
     if status != 0:
         print(tail(log), flush=True)
