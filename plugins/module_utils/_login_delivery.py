@@ -48,6 +48,7 @@ SEND_SECONDS = 25
 # Waiting after the first, second ... failure in a row. With the timer's ten seconds, what comes back is found within five minutes.
 WAITS = (0, 20, 45, 90, 150)
 SSHD = ("sshd", "sshd-session", "sshd-auth")
+_CHILD = re.compile(r"User child is on pid ([0-9]+)$")
 SSHD_PROGRAMS = ("/usr/sbin/sshd", "/usr/lib/openssh/sshd-session", "/usr/lib/openssh/sshd-auth")
 
 
@@ -233,8 +234,7 @@ class Delivery:
 
     def asked(self, since: float) -> t.Tuple[t.Dict[t.Tuple[str, str], t.List[str]], bool]:
         """What connections are for, from sshd's log; and whether the log says such things."""
-        # The process that says it belongs to the user already, so it is known by its program.
-        lines = [str(entry["MESSAGE"]) for entry in journal(since - 2, None, SSHD) if entry["_EXE"] in SSHD_PROGRAMS]
+        lines = said_by_sshd(list(journal(since - 2, None, SSHD)))
         verbose = any(line.startswith(("Starting session: ", "User child is on pid ", "Postponed publickey for ")) for line in lines)
         return text.sessions(lines), verbose
 
@@ -459,6 +459,20 @@ def journal(since: float, until: t.Optional[float], identifiers: t.Sequence[str]
                     yield entry
     except OSError:
         return
+
+
+def said_by_sshd(entries: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[str]:
+    """The messages of C(entries) that are sshd's own. Anybody may write to the journal under its name.
+
+    A session's process belongs to the user already, so it is known by its program. When it ended before the journal looked, its program is
+    unknown; then root's process counts, and one of which root has said that it is a session's.
+    """
+    children = {found[1] for entry in entries if entry["_UID"] == "0" and (found := _CHILD.match(str(entry["MESSAGE"])))}
+    return [
+        str(entry["MESSAGE"])
+        for entry in entries
+        if entry["_EXE"] in SSHD_PROGRAMS or (not entry["_EXE"] and (entry["_UID"] == "0" or entry["_PID"] in children))
+    ]
 
 
 def journal_begins() -> t.Optional[float]:

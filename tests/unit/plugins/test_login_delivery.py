@@ -467,3 +467,31 @@ def test_a_chat_whose_certificate_does_not_verify_gets_nothing(chat):
 def test_nothing_goes_without_tls():
     with pytest.raises(delivery.Undelivered, match="https"):
         delivery.Webhook({"url": "http://localhost/canary", "format": "generic", "ca_file": ""})
+
+
+def entry(message, uid="0", pid="7", program="/usr/lib/openssh/sshd-session"):
+    return {"MESSAGE": message, "_UID": uid, "_PID": pid, "_EXE": program}
+
+
+def test_what_a_session_said_counts_when_its_process_ended_before_the_journal_looked():
+    said = [
+        entry("Starting session: command for alice from 192.0.2.7 port 5 id 0", "1000", "42", ""),
+        entry("User child is on pid 42"),
+        entry("Starting session: shell on pts/0 for root from 192.0.2.7 port 6 id 0", "0", "50", ""),
+        entry("Starting session: command for bob from 192.0.2.7 port 8 id 0", "1001", "60"),
+    ]
+    assert delivery.said_by_sshd(said) == [line["MESSAGE"] for line in said]
+
+
+def test_nobody_else_says_it_in_the_name_of_sshd():
+    forged = "Starting session: command for alice from 192.0.2.7 port 5 id 0"
+    said = [
+        entry("User child is on pid 42"),
+        entry("User child is on pid 43", "1000", "99", ""),
+        # Another program, one that nobody named, one that only a person named, and one that root did not name as a child.
+        entry(forged, "1000", "42", "/usr/bin/logger"),
+        entry(forged, "1000", "44", ""),
+        entry(forged, "1000", "43", ""),
+        entry(forged, "0", "42", "/usr/bin/logger"),
+    ]
+    assert delivery.said_by_sshd(said) == ["User child is on pid 42"]
