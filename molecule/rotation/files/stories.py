@@ -292,7 +292,11 @@ def two_installers_wait_for_each_other() -> None:
     ]
     assert [one.wait() for one in both] == [0, 0]
     assert time.monotonic() - began > 2
-    assert linked() == served()
+    # A worker from before the second reload may take one more connection.
+    end = time.monotonic() + 10
+    while linked() != served():
+        assert time.monotonic() < end, (linked(), served())
+        time.sleep(0.1)
     is_settled(linked())
 
 
