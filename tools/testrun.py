@@ -331,10 +331,14 @@ def sanity() -> str:
 
 
 def scenarios() -> list[str]:
-    """Names of all scenarios, the longest of the last run first and new ones before all."""
+    """Names of all scenarios, the longest of the last run first and new ones before all; of those, the ones that need a machine."""
     times = _times()
     names = [path.parent.name for path in SCENARIOS.glob("*/molecule.yml")]
-    return sorted(names, key=lambda name: (-times.get(f"molecule/{name}", 1e9), name))
+
+    def key(name: str) -> tuple[float, bool, str]:
+        return -times.get(f"molecule/{name}", 1e9), not (SCENARIOS / name / "requires.py").is_file(), name
+
+    return sorted(names, key=key)
 
 
 def obstacle(name: str) -> str:
