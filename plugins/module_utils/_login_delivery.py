@@ -467,12 +467,9 @@ def said_by_sshd(entries: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[str]:
     A session's process belongs to the user already, so it is known by its program. When it ended before the journal looked, its program is
     unknown; then root's process counts, and one of which root has said that it is a session's.
     """
-    children = {found[1] for entry in entries if entry["_UID"] == "0" and (found := _CHILD.match(str(entry["MESSAGE"])))}
-    return [
-        str(entry["MESSAGE"])
-        for entry in entries
-        if entry["_EXE"] in SSHD_PROGRAMS or (not entry["_EXE"] and (entry["_UID"] == "0" or entry["_PID"] in children))
-    ]
+    own = [entry for entry in entries if not entry["_EXE"] or entry["_EXE"] in SSHD_PROGRAMS]
+    children = {found[1] for entry in own if entry["_UID"] == "0" and (found := _CHILD.match(str(entry["MESSAGE"])))}
+    return [str(entry["MESSAGE"]) for entry in own if entry["_EXE"] or entry["_UID"] == "0" or entry["_PID"] in children]
 
 
 def journal_begins() -> t.Optional[float]:

@@ -488,10 +488,12 @@ def test_nobody_else_says_it_in_the_name_of_sshd():
     said = [
         entry("User child is on pid 42"),
         entry("User child is on pid 43", "1000", "99", ""),
-        # Another program, one that nobody named, one that only a person named, and one that root did not name as a child.
+        entry("User child is on pid 45", "0", "98", "/usr/bin/logger"),
+        # Another program, one that nobody named, one that a person named, one that root's logger named, and root's logger.
         entry(forged, "1000", "42", "/usr/bin/logger"),
         entry(forged, "1000", "44", ""),
         entry(forged, "1000", "43", ""),
+        entry(forged, "1000", "45", ""),
         entry(forged, "0", "42", "/usr/bin/logger"),
     ]
     assert delivery.said_by_sshd(said) == ["User child is on pid 42"]
