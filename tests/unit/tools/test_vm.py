@@ -65,6 +65,18 @@ def test_nobody_waits_for_a_machine_that_does_not_run(home: Path) -> None:
         vm.wait_ready("none")
 
 
+def test_a_question_that_is_never_answered_is_asked_again(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # As a connection to a machine that was restarted meanwhile.
+    program = tmp_path / "ssh"
+    program.write_text(f"#!/bin/sh\n[ -e {tmp_path}/asked ] && echo running && exit\ntouch {tmp_path}/asked\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with sleeper("-name", "restarted") as machine:
+        (home / "restarted.pid").write_text(str(machine.pid))
+        vm.wait_ready("restarted", deadline=30, patience=1)
+        machine.kill()
+
+
 def test_a_number_that_is_anothers_by_now_is_left_alone(home: Path) -> None:
     with sleeper("another") as process:
         (home / "mine.pid").write_text(f"{process.pid}\n")
