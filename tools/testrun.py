@@ -6,7 +6,8 @@
     python -m tools.testrun molecule/postgres     one scenario
     python -m tools.testrun --do converge molecule/postgres   one Molecule command instead of the whole sequence; hosts stay
 
-Two scenarios run at a time. Each one's output lies in .cache/logs/. The last line is `N passed, N failed, N skipped`.
+Two scenarios run at a time, as do lint and sanity. The output of each lies in .cache/logs/.
+The last line is `N passed, N failed, N skipped`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -463,18 +464,19 @@ def measure(name: str, part: Callable[[], str]) -> Result:
     return result
 
 
-def run_scenarios(names: Sequence[str], distros: Sequence[str]) -> list[Result]:
-    """Scenarios, two at a time; the end of the log of each one that fails."""
-    try:
-        bed.ensure_engine()
-        for distro in distros or ("debian12", "debian13"):
-            bed.ensure_image(distro)
-        bed.ensure_cache()
-    except BedError as error:
-        return [Result(f"molecule/{name}", FAILED, reason=" ".join(str(error).split())) for name in names]
+def ensure_bed(distros: Sequence[str]) -> None:
+    """What all test hosts need, before the first of them is started. Raises BedError."""
+    bed.ensure_engine()
+    for distro in distros or ("debian12", "debian13"):
+        bed.ensure_image(distro)
+    bed.ensure_cache()
+
+
+def run_together(parts: Mapping[str, Callable[[], str]], names: Sequence[str]) -> list[Result]:
+    """Parts, two at a time, in their order. When it is stopped, the hosts of the scenarios C(names) are removed."""
     results = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        jobs = [pool.submit(measure, f"molecule/{name}", functools.partial(scenario, name, distros)) for name in names]
+        jobs = [pool.submit(measure, name, part) for name, part in parts.items()]
         try:
             for job in as_completed(jobs):
                 results.append(job.result())
@@ -496,7 +498,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "sanity": sanity,
     "demo": functools.partial(_pytest, "demo", "tests/demo"),
 }
-ORDER = ("lint", "unit", "sanity", "molecule", "demo")
+# What runs side by side: the first two use one core each, and `unit` all of them. The demonstration is the longest, so it begins.
+STAGES = (("lint", "sanity"), ("unit",), ("demo", "molecule"))
+ORDER = tuple(part for stage in STAGES for part in stage)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -532,11 +536,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = scenarios()
 
     results: list[Result] = []
-    for part in sorted({part.split("/")[0] for part in wanted}, key=ORDER.index):
-        say(f"{part} ...")
-        done = run_scenarios(names, distros) if part == "molecule" else [measure(part, PARTS[part])]
-        _remember(done)
-        results += done
+    asked = {part.split("/")[0] for part in wanted}
+    for stage in STAGES:
+        parts = {part: PARTS[part] for part in stage if part in asked and part in PARTS}
+        if "molecule" in stage and names:
+            try:
+                ensure_bed(distros)
+            except BedError as error:
+                results += [Result(f"molecule/{name}", FAILED, reason=" ".join(str(error).split())) for name in names]
+            else:
+                parts.update({f"molecule/{name}": functools.partial(scenario, name, distros) for name in names})
+        if parts:
+            say(f"{', '.join(part for part in stage if part in asked)} ...")
+            results += run_together(parts, [name for name in names if f"molecule/{name}" in parts])
     print(f"\n{table(results)}", flush=True)
     states = [result.state for result in results]
     return 0 if FAILED not in states and PASSED in states else 1
