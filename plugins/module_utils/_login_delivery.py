@@ -20,22 +20,20 @@ import email.utils
 import fcntl
 import grp
 import hashlib
-import http.client
 import json
 import os
 import pwd
 import re
 import signal
 import smtplib
-import ssl
 import subprocess
 import time
 import typing as t
-import urllib.parse
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _login_text as text
 from ansible_collections.civitas.hosting.plugins.module_utils._login_spool import BASES, LIMIT, LOST, count_lost, open_directory, to_journal
 from ansible_collections.civitas.hosting.plugins.module_utils._login_spool import write as write_file
+from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Rejected, Undelivered, Webhook, trust
 
 CONFIG = "/etc/civitas/logins.json"
 RECORD = "/var/log/civitas/logins.jsonl"
@@ -68,14 +66,6 @@ class Config(t.NamedTuple):
 
 class ConfigError(Exception):
     """The configuration cannot be used."""
-
-
-class Undelivered(Exception):
-    """A destination did not take a message; the text holds no secret."""
-
-
-class Rejected(Undelivered):
-    """A destination does not take this very message; it may take others."""
 
 
 def read_config(path: str = CONFIG) -> Config:
@@ -510,18 +500,6 @@ class Sender(t.Protocol):
     def close(self) -> None: ...
 
 
-def trust(ca_file: str) -> ssl.SSLContext:
-    """Verifies names and chains, by the system's authorities or by those of a file. Raises Undelivered."""
-    try:
-        context = ssl.create_default_context(cafile=ca_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise Undelivered(f"the authorities in {ca_file}: {error}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Python 3.13 begins to refuse authorities that lack an extension; old ones of institutions do, and other programs take them.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
-
-
 class Mail:
     """One conversation with the relay, for all messages that wait."""
 
@@ -599,38 +577,3 @@ def compose(message: t.Mapping[str, t.Any], sender: str, recipients: t.Sequence[
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(str(message["text"]), cte="quoted-printable")
     return mail.as_bytes()
-
-
-class Webhook:
-    """An address that takes JSON over HTTPS. Redirections are not followed: they could lead to anybody, without TLS."""
-
-    def __init__(self, options: t.Mapping[str, t.Any]) -> None:
-        address = urllib.parse.urlsplit(options["url"])
-        # The path is the secret; it never becomes part of a message.
-        self.place = f"webhook: {address.hostname}"
-        if address.scheme != "https" or not address.hostname:
-            raise Undelivered("webhook: the address does not begin with https://")
-        self.target = urllib.parse.urlunsplit(("", "", address.path or "/", address.query, ""))
-        self.shape = options["format"]
-        self.connection = http.client.HTTPSConnection(address.hostname, address.port, timeout=15, context=trust(options["ca_file"]))
-
-    def send(self, message: t.Mapping[str, t.Any]) -> t.List[str]:
-        body = json.dumps(text.payload(message, self.shape)).encode("ascii")
-        headers = {"Content-Type": "application/json", "User-Agent": "civitas-logins", "Idempotency-Key": str(message["id"])}
-        try:
-            self.connection.request("POST", self.target, body, headers)
-            answer = self.connection.getresponse()
-            answer.read(65536)
-            if answer.will_close or not answer.isclosed():
-                self.connection.close()
-        except (http.client.HTTPException, OSError) as error:
-            self.connection.close()
-            raise Undelivered(f"{self.place}: {text.clean(error)}") from None
-        if answer.status == 429 or answer.status >= 500:
-            raise Undelivered(f"{self.place}: the answer is {answer.status}")
-        if not 200 <= answer.status < 300:
-            raise Rejected(f"{self.place}: the answer is {answer.status}")
-        return []
-
-    def close(self) -> None:
-        self.connection.close()

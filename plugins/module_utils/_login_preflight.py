@@ -9,17 +9,20 @@ Private to the collection: no promise of stability.
 
 from __future__ import annotations
 
-import ipaddress
-import re
 import typing as t
-import urllib.parse
 
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
+from ansible_collections.civitas.hosting.plugins.module_utils._webhook import problems as webhook_problems
+from ansible_collections.civitas.hosting.plugins.module_utils._written_values import (
+    is_address,
+    is_host_name,
+    is_loopback,
+    is_mail_address,
+    is_whole,
+    unknown_keys,
+)
 
 SMTP_KEYS = ("host", "port", "tls", "ca_file", "user", "password", "from", "to")
-WEBHOOK_KEYS = ("url", "format", "ca_file")
-_MAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 def problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
@@ -38,28 +41,28 @@ def problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
     if not isinstance(webhook, t.Mapping):
         found.append(f"access_announce_webhook is {in_words(webhook)}; write a mapping with url")
     elif webhook:
-        found += _webhook(webhook)
+        found += webhook_problems("access_announce_webhook", webhook)
     if config["automation"] not in ("each", "summary"):
         found.append(f"access_announce_automation is {config['automation']!r}; write each or summary")
-    if not _whole(config["automation_minutes"], 1, 1440):
+    if not is_whole(config["automation_minutes"], 1, 1440):
         found.append(f"access_announce_automation_minutes is {config['automation_minutes']!r}; write a number from 1 to 1440")
-    if not _whole(config["record_weeks"], 1, 1000):
+    if not is_whole(config["record_weeks"], 1, 1000):
         found.append(f"access_announce_record_weeks is {config['record_weeks']!r}; write a number from 1 to 1000")
-    if not _HOST.fullmatch(str(config["host"])):
+    if not is_host_name(str(config["host"])):
         found.append(f"access_announce_host is {config['host']!r}; write a name of letters, digits, . and -, by which people know the host")
     return found
 
 
 def _smtp(smtp: t.Mapping[str, t.Any]) -> t.List[str]:
-    found = _unknown("access_announce_smtp", smtp, SMTP_KEYS)
+    found = unknown_keys("access_announce_smtp", smtp, SMTP_KEYS)
     host, tls = smtp.get("host", ""), smtp.get("tls", "starttls")
-    if not isinstance(host, str) or not (_HOST.fullmatch(host) or _address(host)):
+    if not (is_host_name(host) or is_address(host)):
         found.append(f"access_announce_smtp.host is {host!r}; write the name of the relay, such as mail.example.org")
-    if not _whole(smtp.get("port", 25), 1, 65535):
+    if not is_whole(smtp.get("port", 25), 1, 65535):
         found.append(f"access_announce_smtp.port is {smtp['port']!r}; write a number from 1 to 65535, or leave it out")
     if tls not in ("starttls", "tls", "none"):
         found.append(f"access_announce_smtp.tls is {tls!r}; write starttls (port 587), tls (port 465) or none")
-    if tls == "none" and not _local(host):
+    if tls == "none" and not is_loopback(host):
         found.append(
             "access_announce_smtp.tls is none, so who logs in would travel the network in clear; write starttls or tls, "
             "or send through a relay on the host itself (host: 127.0.0.1)"
@@ -71,7 +74,7 @@ def _smtp(smtp: t.Mapping[str, t.Any]) -> t.List[str]:
             found.append(f"access_announce_smtp.{key} is {in_words(smtp[key])}; write a text")
     if not str(smtp.get("user") or "").isprintable() or not str(smtp.get("password") or "").isprintable():
         found.append("access_announce_smtp: user or password holds a line end or a control character; write them in one line")
-    if not isinstance(smtp.get("from", ""), str) or not _MAIL.fullmatch(smtp.get("from", "")):
+    if not is_mail_address(smtp.get("from", "")):
         found.append(f"access_announce_smtp.from is {smtp.get('from', '')!r}; write a mail address such as logins@example.org")
     to = smtp.get("to", [])
     if isinstance(to, str) or not isinstance(to, (list, tuple)) or not to:
@@ -80,44 +83,6 @@ def _smtp(smtp: t.Mapping[str, t.Any]) -> t.List[str]:
         found += [
             f"access_announce_smtp.to has {address!r}; write a mail address such as administrators@example.org"
             for address in to
-            if not isinstance(address, str) or not _MAIL.fullmatch(address)
+            if not is_mail_address(address)
         ]
     return found
-
-
-def _webhook(webhook: t.Mapping[str, t.Any]) -> t.List[str]:
-    found = _unknown("access_announce_webhook", webhook, WEBHOOK_KEYS)
-    url = webhook.get("url", "")
-    try:
-        address = urllib.parse.urlsplit(url if isinstance(url, str) else "")
-        good = address.scheme == "https" and bool(address.hostname) and address.username is None and (address.port or 443) > 0
-    except ValueError:
-        good = False
-    # The path is a secret as a rule, so the address is not quoted.
-    if not good or not re.fullmatch(r"[!-~]+", url):
-        found.append("access_announce_webhook.url is no usable address; write https://chat.example.org/hooks/...; it must be https")
-    if webhook.get("format", "generic") not in ("generic", "slack"):
-        found.append(f"access_announce_webhook.format is {webhook['format']!r}; write generic, or slack (Mattermost, too)")
-    if not isinstance(webhook.get("ca_file", ""), str):
-        found.append(f"access_announce_webhook.ca_file is {in_words(webhook['ca_file'])}; write the path of a file on the host")
-    return found
-
-
-def _unknown(name: str, value: t.Mapping[str, t.Any], keys: t.Sequence[str]) -> t.List[str]:
-    return [f"{name} has {key!r}, which means nothing; known are {', '.join(keys)}" for key in value if key not in keys]
-
-
-def _whole(value: t.Any, least: int, most: int) -> bool:
-    return isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).isdigit() and least <= int(value) <= most
-
-
-def _address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _local(host: t.Any) -> bool:
-    return host == "localhost" or (isinstance(host, str) and _address(host) and ipaddress.ip_address(host).is_loopback)
