@@ -43,6 +43,7 @@ SETTINGS = {
     "smtpd_relay_restrictions": "permit_mynetworks reject",
     "transport_maps": "",
 }
+_ADVICE = "run the site playbook, it writes /etc/postfix"
 _TEST_SECONDS = 30
 
 
@@ -58,6 +59,7 @@ class Config(t.NamedTuple):
         unit: the service that is Postfix's master process.
         spool: directory of the queue.
         settings: what Postfix's parameters must be beside C(SETTINGS).
+        services: where it listens, as master.cf has it.
         webhook: options of C(Webhook); empty for none.
     """
 
@@ -67,6 +69,7 @@ class Config(t.NamedTuple):
     limits: queue.Limits
     metrics_file: str
     settings: t.Dict[str, str]
+    services: t.List[str]
     webhook: t.Dict[str, t.Any]
 
 
@@ -97,7 +100,8 @@ def read_config(path: str = CONFIG) -> Config:
             found = json.load(file)
         limits = queue.Limits(60.0 * found["minutes"], int(found["messages"]), int(found["free_bytes"]))
         names = (str(found["host"]), str(found["unit"]), str(found["spool"]))
-        return Config(*names, limits, str(found["metrics_file"]), dict(found["settings"]), dict(found["webhook"]))
+        options = (str(found["metrics_file"]), dict(found["settings"]), list(found["services"]), dict(found["webhook"]))
+        return Config(*names, limits, *options)
     except (OSError, ValueError, KeyError, TypeError) as error:
         # The text of a JSON error quotes nothing of the file.
         raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
@@ -123,7 +127,7 @@ def look(config: Config) -> queue.Seen:
         if done.returncode != 0:
             return queue.Seen(running, free, [], text.clean(" ".join(done.stderr.split())))
         return queue.Seen(running, free, queue.parse(done.stdout))
-    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired) as error:
         return queue.Seen(running, free, [], f"postqueue: {text.clean(error)}")
 
 
@@ -204,7 +208,8 @@ def status(config: Config) -> int:
 
 def check(config: Config) -> int:
     wanted = {**SETTINGS, **config.settings}
-    found = judge(_run("postconf", "-x", *wanted), _run("postconf", "-P"), _run("postconf", "-M"), wanted)
+    found = judge(_run("postconf", "-x", *wanted), wanted)
+    found += judge_services(_run("postconf", "-M"), _run("postconf", "-P"), config.services)
     try:
         with open(config.settings["smtp_tls_CAfile"], encoding="utf-8", errors="replace") as file:
             if "-----BEGIN CERTIFICATE-----" not in file.read():
@@ -218,23 +223,23 @@ def check(config: Config) -> int:
     return 1 if found else 0
 
 
-def judge(settings: str, overrides: str, services: str, wanted: t.Mapping[str, str]) -> t.List[str]:
-    """Compare what C(postconf) shows of parameters, of parameters of single services, and of services, with what is wanted."""
-    shown = dict(line.partition("=")[::2] for line in settings.splitlines())
-    effective = {key.strip(): value.strip() for key, value in shown.items()}
-    advice = "; run the site playbook, it writes /etc/postfix"
+def judge(shown: str, wanted: t.Mapping[str, str]) -> t.List[str]:
+    """Compare what C(postconf) shows of parameters with what is wanted."""
+    pairs = [line.partition("=")[::2] for line in shown.splitlines()]
+    effective = {key.strip(): value.strip() for key, value in pairs}
     # A parameter that a version does not know any more does no harm.
-    found = [
-        f"{key} is '{effective[key]}' and not '{value}'{advice}"
+    return [
+        f"{key} is '{effective[key]}' and not '{value}'; {_ADVICE}"
         for key, value in wanted.items()
         if key in effective and _words(effective[key]) != _words(value)
     ]
-    found += [f"master.cf has '{line}' for a single service{advice}" for line in overrides.splitlines()]
-    for line in services.splitlines():
-        words = line.split()
-        if words[1] == "inet" and words[0] != "smtp":
-            found.append(f"master.cf has the service '{words[0]}' for the network{advice}")
-    return found
+
+
+def judge_services(shown: str, overrides: str, wanted: t.Sequence[str]) -> t.List[str]:
+    """Compare what C(postconf) shows of services and of parameters for single ones with what is wanted."""
+    found = [f"master.cf has '{line.strip()}' for a single service; {_ADVICE}" for line in overrides.splitlines()]
+    services = [line.split()[0] for line in shown.splitlines() if line.split()[1:2] == ["inet"]]
+    return found + [f"master.cf listens as '{name}'; {_ADVICE}" for name in services if name not in wanted]
 
 
 def _words(value: str) -> t.List[str]:
