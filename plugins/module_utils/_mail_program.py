@@ -44,6 +44,7 @@ SETTINGS = {
     "transport_maps": "",
 }
 _ADVICE = "run the site playbook, it writes /etc/postfix"
+_RUNBOOK = "What to do stands in docs/runbooks/mail_relay.md."
 _TEST_SECONDS = 30
 
 
@@ -98,10 +99,16 @@ def read_config(path: str = CONFIG) -> Config:
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-        limits = queue.Limits(60.0 * found["minutes"], int(found["messages"]), int(found["free_bytes"]))
-        names = (str(found["host"]), str(found["unit"]), str(found["spool"]))
-        options = (str(found["metrics_file"]), dict(found["settings"]), list(found["services"]), dict(found["webhook"]))
-        return Config(*names, limits, *options)
+        return Config(
+            host=str(found["host"]),
+            unit=str(found["unit"]),
+            spool=str(found["spool"]),
+            limits=queue.Limits(60.0 * found["minutes"], int(found["messages"]), int(found["free_bytes"])),
+            metrics_file=str(found["metrics_file"]),
+            settings=dict(found["settings"]),
+            services=list(found["services"]),
+            webhook=dict(found["webhook"]),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         # The text of a JSON error quotes nothing of the file.
         raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
@@ -146,7 +153,7 @@ def watch(config: Config) -> int:
         _say(3 if found else 5, line)
     if lines and config.webhook:
         try:
-            send(config, "mail", lines)
+            send(config, "mail" if found else "mail recovered", lines)
         except Undelivered as error:
             # It stays news.
             _say(3, f"{error}; it is tried again by the next run")
@@ -159,7 +166,8 @@ def watch(config: Config) -> int:
 def send(config: Config, kind: str, lines: t.Sequence[str]) -> None:
     """Raises Undelivered."""
     subject = f"[{config.host}] {lines[0]}" if len(lines) == 1 else f"[{config.host}] mail: {len(lines)} problems"
-    message = text.message(f"mail-{time.time_ns():x}", kind, config.host, subject, lines, {"problems": list(lines)})
+    told = [*lines, *([_RUNBOOK] if kind == "mail" else [])]
+    message = text.message(f"mail-{time.time_ns():x}", kind, config.host, subject, told, {"problems": list(lines)})
     with contextlib.closing(Webhook(config.webhook)) as sender:
         sender.send(message)
 
