@@ -12,6 +12,7 @@ import json
 import re
 import signal
 import smtplib
+import ssl
 import subprocess
 import sys
 import time
@@ -33,6 +34,8 @@ WRONG = {
     "hang": "timed out|lost connection",
     "closed": "Connection refused",
 }
+# Those that would take mail if they were let.
+IMPOSTORS = ("clear", "selfsigned", "expired", "wrongname", "oldtls")
 
 
 def run(*command, check=True, **more):
@@ -162,6 +165,20 @@ def unknown_recipients_come_back():
     return "mail for somebody who does not exist comes back at once"
 
 
+def careless(mode):
+    """Send as a program that verifies nothing, to show that this smarthost takes mail of such."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    trusting.minimum_version = ssl.TLSVersion.TLSv1
+    trusting.set_ciphers("ALL:@SECLEVEL=0")
+    smarthost(mode)
+    with smtplib.SMTP("smarthost.test", 587, timeout=30) as client:
+        if mode != "clear":
+            client.starttls(context=trusting)
+        client.login("registry", "canary-smtp-password: # $1")
+        client.sendmail("careless@records.test", "person@elsewhere.test", "Subject: careless\r\n\r\nx\r\n")
+
+
 def refused(mode, words, talked):
     address = f"{mode}@elsewhere.test"
     smarthost("" if mode == "closed" else mode)
@@ -174,6 +191,10 @@ def refused(mode, words, talked):
 
 
 def nothing_leaves_by_a_wrong_smarthost():
+    before = len(lines("mail.jsonl"))
+    for mode in IMPOSTORS:
+        careless(mode)
+    assert len(mails(before)["careless"]) == len(IMPOSTORS)
     since, talked, told, begin = len(lines("mail.jsonl")), len(lines("said.jsonl")), len(lines("chat.jsonl")), time.time()
     for mode, words in WRONG.items():
         refused(mode, words, talked)
@@ -181,7 +202,7 @@ def nothing_leaves_by_a_wrong_smarthost():
     said = [line for line in lines("said.jsonl", talked) if line["clear"]]
     verbs = {words.split()[0].upper() for line in said for words in line["said"].splitlines()}
     assert {line["mode"] for line in said} == set(WRONG) - {"hang", "closed"} and verbs <= {"EHLO", "STARTTLS", "QUIT"}, said
-    impostors = [line for line in lines("said.jsonl", talked) if line["mode"] in ("selfsigned", "expired", "wrongname", "oldtls")]
+    impostors = [line for line in lines("said.jsonl", talked) if line["mode"] in IMPOSTORS]
     assert not [line for line in impostors if not line["clear"] and line["said"].strip().upper() != "QUIT"], impostors
     (alert,) = wait("the alert", lambda: chats(told), 240)
     late = time.time() - begin
