@@ -173,3 +173,27 @@ def test_only_root(monkeypatch, capsys):
 
 def test_limits(host):
     assert host.config.limits == Limits(600, 200, 1024)
+
+
+def test_what_is_sent(monkeypatch, tmp_path):
+    taken = []
+
+    class Chat:
+        def __init__(self, options):
+            assert options == DOCUMENT["webhook"]
+
+        def send(self, message):
+            taken.append(message)
+
+        def close(self):
+            taken.append("closed")
+
+    monkeypatch.setattr(program, "Webhook", Chat)
+    (tmp_path / "config").write_text(json.dumps(DOCUMENT))
+    config = program.read_config(str(tmp_path / "config"))
+    program.send(config, "mail", ["a", "b"])
+    program.send(config, "mail recovered", ["c"])
+    first, _closed, second, _closed = taken
+    assert (first["subject"], first["text"]) == ("[server1] mail: 2 problems", "a\nb\nWhat to do stands in docs/runbooks/mail_relay.md.\n")
+    assert (first["host"], first["problems"]) == ("server1", ["a", "b"])
+    assert (second["subject"], second["text"]) == ("[server1] c", "c\n") and first["id"] != second["id"]
