@@ -160,7 +160,7 @@ def unknown_recipients_come_back():
     send("unknown", "desk@office.records.test", "nobody@elsewhere.test")
     found = wait("the bounce", lambda: mails(since), 60)
     ((subject, (mail,)),) = found.items()
-    assert subject.startswith("Undelivered Mail") and (mail["sender"] or "") == "" and mail["to"] == ["desk@office.records.test"], mail
+    assert subject.startswith("Undelivered Mail") and mail["sender"] == "<>" and mail["to"] == ["desk@office.records.test"], mail
     wait("the end", lambda: not queue())
     return "mail for somebody who does not exist comes back at once"
 
