@@ -24,9 +24,9 @@ UNIT = json.loads(Path("/etc/civitas/mail.json").read_text())["unit"]
 # Way of a smarthost to be wrong -> what Postfix says to that.
 WRONG = {
     "clear": "TLS is required, but was not offered",
-    "selfsigned": "not trusted",
-    "expired": "not trusted",
-    "wrongname": "not verified",
+    "selfsigned": "not verified|not trusted",
+    "expired": "not verified|not trusted",
+    "wrongname": "not verified|not trusted",
     "oldtls": "Cannot start TLS",
     "login": "authentication failed",
     "later": "450 4.2.0",
