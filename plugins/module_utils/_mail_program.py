@@ -44,6 +44,7 @@ SETTINGS = {
     "transport_maps": "",
 }
 _ADVICE = "run the site playbook, it writes /etc/postfix"
+_DOWN = "Mail system is down"
 _RUNBOOK = "What to do stands in docs/runbooks/mail_relay.md."
 _TEST_SECONDS = 30
 
@@ -125,7 +126,7 @@ def _say(severity: int, lines: str) -> None:
 
 
 def look(config: Config) -> queue.Seen:
-    """See what waits. Without Postfix, postqueue reads the directories itself."""
+    """See what waits. Without Postfix, postqueue reads the directories itself, and says so."""
     running = subprocess.run(["systemctl", "is-active", "--quiet", config.unit], stdin=subprocess.DEVNULL, check=False).returncode == 0
     disk = os.statvfs(config.spool)
     free = disk.f_bavail * disk.f_frsize
@@ -133,7 +134,8 @@ def look(config: Config) -> queue.Seen:
         done = subprocess.run(["postqueue", "-j"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
         if done.returncode != 0:
             return queue.Seen(running, free, [], text.clean(" ".join(done.stderr.split())))
-        return queue.Seen(running, free, queue.parse(done.stdout))
+        # Where the master process died alone, the service is active for as long as another one ends its work.
+        return queue.Seen(running and _DOWN not in done.stderr, free, queue.parse(done.stdout))
     except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired) as error:
         return queue.Seen(running, free, [], f"postqueue: {text.clean(error)}")
 
