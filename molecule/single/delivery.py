@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.unit import pki
 
 NAMES = ["records.example.org", "www.records.example.org"]
+MAIL = "mail_password: letmein\nmail_webhook_url: https://chat.example.org/hooks/x\n"
 PASSPHRASE = "a passphrase of this test"
 
 
@@ -35,7 +36,7 @@ def main() -> None:
     # Without its intermediate, for another name, and with a key that is not its own.
     bad = pki.issue("other.example.org", made.intermediate, names=["other.example.org"])
     write(certificate / "bad.pem", bad.pem)
-    write(folder / "secrets.yml", f"certificate_passphrase: {PASSPHRASE}\n")
+    write(folder / "secrets.yml", f"certificate_passphrase: {PASSPHRASE}\n{MAIL}")
     subprocess.run([Path(sys.executable).parent / "ansible-vault", "encrypt", folder / "secrets.yml"], check=True)
 
 

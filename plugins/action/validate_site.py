@@ -19,6 +19,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _docker_preflight,
     _firewall_model,
     _login_preflight,
+    _mail_preflight,
     _people,
     _policy,
     _postgres_objects,
@@ -47,11 +48,40 @@ _INTERNAL_CA = (
 # What the preflights of the roles access and firewall judge, and which of these come from site-wide variables of the same end.
 _PEOPLE = ("people", "automation", "automation_anywhere", "permit_root_automation", "break_glass", "operator_commands")
 _ANNOUNCE = ("smtp", "webhook", "automation", "automation_minutes", "host", "record_weeks")
-# What others gave for the announcements: the role's variable and its key, the key that names the secret, where the play looks it up, and
-# what stands there while the inventory is judged.
-_ANNOUNCE_SECRETS = (
-    ("smtp", "password", "password_secret", "__civitas_announce_password", "secret"),
-    ("webhook", "url", "url_secret", "__civitas_announce_url", "https://secret.invalid/"),
+# What the preflight of the role mail_relay judges, and where that is written in the site-wide variables.
+_MAIL = (
+    *("smarthost", "sender", "allowed_senders", "root_to", "hostname", "listen_addresses", "client_networks", "message_megabytes"),
+    *("minimum_free_megabytes", "queue_days", "seconds_between_messages", "client_messages_per_minute", "alert_minutes"),
+    *("alert_messages", "webhook", "metrics_directory"),
+)
+_MAIL_NAMES = {
+    "mail_relay_smarthost": "civitas_mail",
+    "mail_relay_sender": "civitas_mail.sender",
+    "mail_relay_allowed_senders": "civitas_mail.allowed_senders",
+    "mail_relay_root_to": "civitas_mail.to",
+    "mail_relay_webhook": "civitas_mail_webhook",
+}
+
+
+class _Given(t.NamedTuple):
+    """A secret that others gave: the site-wide variable that names it, the role's variable that holds it, by which keys, where the play
+    looks it up, and what stands there while the inventory is judged.
+    """
+
+    site: str
+    role: str
+    names_it: str
+    key: str
+    lookup: str
+    stand_in: str
+
+
+_GIVEN_URL, _GIVEN_PASSWORD = "https://secret.invalid/", "secret"
+_GIVEN_SECRETS = (
+    _Given("civitas_announce_smtp", "access_announce_smtp", "password_secret", "password", "__civitas_announce_password", _GIVEN_PASSWORD),
+    _Given("civitas_announce_webhook", "access_announce_webhook", "url_secret", "url", "__civitas_announce_url", _GIVEN_URL),
+    _Given("civitas_mail", "mail_relay_smarthost", "password_secret", "password", "__civitas_mail_password", _GIVEN_PASSWORD),
+    _Given("civitas_mail_webhook", "mail_relay_webhook", "url_secret", "url", "__civitas_mail_url", _GIVEN_URL),
 )
 _FIREWALL = ("ports", "admin_networks", "peers", "public_networks", "container_interfaces", "ssh_port")
 _SITE_NAMES = re.compile(r"\b(?:access_(people|automation|break_glass|announce_smtp|announce_webhook)|firewall_(admin_networks))\b")
@@ -113,6 +143,7 @@ class ActionModule(ActionBase):
             self._judge_internal_ca(target)
             self._judge_access(target)
             self._judge_announcement(target)
+            self._judge_mail(target)
             self._judge_firewall(target)
         notes = self._notes + self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
@@ -355,29 +386,59 @@ class ActionModule(ActionBase):
         self._judge_exceptions(target)
 
     def _stand_in(self, target: _Target) -> None:
-        """Put something harmless where the announcements' secrets are looked up: what is rendered here needs none, and may be shown."""
+        """Put something harmless where given secrets are looked up: what is rendered here needs none, and may be shown."""
         reported = {problem.variable for problem in self._problems if problem.where == target.host.name}
-        for variable, _key, _names_it, lookup, stand_in in _ANNOUNCE_SECRETS:
-            target.variables[lookup] = stand_in
-            if f"civitas_announce_{variable}" in reported:
-                target.variables[f"access_announce_{variable}"] = {}  # told already
+        for given in _GIVEN_SECRETS:
+            target.variables[given.lookup] = given.stand_in
+            if given.site in reported:
+                target.variables[given.role] = {}  # told already
         target.templar.available_variables = target.variables
+
+    def _with_given(self, target: _Target, role_variable: str, value: t.Any) -> t.Any:
+        """The value of a role's variable with the secret that others gave, when the secrets file has it."""
+        for given in _GIVEN_SECRETS:
+            if given.role == role_variable and isinstance(value, dict) and value.get(given.key) == given.stand_in:
+                secret = self._given_secret(target, given.site, given.names_it)
+                value = {**value, given.key: given.stand_in if secret is None else secret}
+        return value
 
     def _judge_announcement(self, target: _Target) -> None:
         """Who would be told of logins, with the secrets that others gave."""
         values = self._rendered(target, [f"access_announce_{name}" for name in _ANNOUNCE])
         if not values:
             return
-        config = {name: values[f"access_announce_{name}"] for name in _ANNOUNCE}
-        for variable, key, names_it, _lookup, stand_in in _ANNOUNCE_SECRETS:
-            if isinstance(config[variable], dict) and config[variable].get(key) == stand_in:
-                given = self._given_secret(target, f"civitas_announce_{variable}", names_it)
-                config[variable] = {**config[variable], key: stand_in if given is None else given}
+        config = {name: self._with_given(target, f"access_announce_{name}", values[f"access_announce_{name}"]) for name in _ANNOUNCE}
         self._add_way_in(target, _login_preflight.problems(config))
         policy = _site_rules.policy_of(target.host)
         if policy and policy.may_hold_personal_data and not (config["smtp"] or config["webhook"]):
-            advice = "write civitas_announce_smtp, civitas_announce_webhook or both"
+            advice = "write civitas_mail, civitas_announce_smtp or civitas_announce_webhook"
             self._notes.append(f"Nobody is told who logs in to {target.host.name}; {advice}.")
+
+    def _judge_mail(self, target: _Target) -> None:
+        """By which way mail would leave, with the secrets that others gave."""
+        policy = _site_rules.policy_of(target.host)
+        if "civitas_mail" not in target.host.names:
+            if policy and policy.may_hold_personal_data:
+                self._notes.append(f"Mail of {target.host.name} and its applications goes nowhere; write civitas_mail.")
+            return
+        reported = {problem.variable for problem in self._problems if problem.where == target.host.name}
+        values = self._rendered(target, [f"mail_relay_{name}" for name in _MAIL])
+        if not values or "civitas_mail" in reported:
+            return
+        config = {name: self._with_given(target, f"mail_relay_{name}", values[f"mail_relay_{name}"]) for name in _MAIL}
+        found = _mail_preflight.problems(config)
+        for name, site in _MAIL_NAMES.items():
+            found = [re.sub(rf"\b{name}\b", site, text) for text in found]
+        # What the announcements' webhook lends is judged with them.
+        if "civitas_mail_webhook" not in target.host.names:
+            found = [text for text in found if not text.startswith("civitas_mail_webhook")]
+        self._add_sentences(target, [_naming_the_secret(text) for text in found], "correct it")
+        waived = {waiver.rule for waiver in _policy.waivers_of(target.host.values.get("civitas_waivers"))}
+        finding = _policy.check_mail(policy, bool(config["webhook"]), waived) if policy else None
+        if finding:
+            self._add([Problem(target.host.name, "civitas_mail", *finding)], target.own)
+        if policy and not config["webhook"]:
+            self._waived |= waived & {"mail_webhook"}
 
     def _judge_exceptions(self, target: _Target) -> None:
         """What is set aside of the way in, by the rules of the environment."""
@@ -411,8 +472,7 @@ class ActionModule(ActionBase):
     def _add_way_in(self, target: _Target, sentences: t.Iterable[str]) -> None:
         """Told by the names that people wrote."""
         named = [_SITE_NAMES.sub(lambda found: f"civitas_{found[1] or found[2]}", text) for text in sentences]
-        named = [text.replace("civitas_announce_webhook.url is", "civitas_announce_webhook.url_secret names what is") for text in named]
-        self._add_sentences(target, named, "correct it")
+        self._add_sentences(target, [_naming_the_secret(text) for text in named], "correct it")
 
     def _judge_acme(self, target: _Target) -> None:
         """What the ACME server would be asked for, once the site-wide variables are sound."""
@@ -631,7 +691,12 @@ def _group_roles(roles: t.Any) -> t.Dict[str, t.List[str]]:
         roles = {"all": roles}
     if not isinstance(roles, dict) or not all(isinstance(names, list) for names in roles.values()):
         raise AnsibleActionFail("'roles' must be a list of roles, or a mapping of groups to lists of roles such as {all: [base, nginx]}.")
-    return {str(group): [str(name).replace("civitas.hosting.", "", 1) for name in names] for group, names in roles.items()}
+    return {str(group): [str(name).replace("civitas.hosting.", "", 1) for name in names if name] for group, names in roles.items()}
+
+
+def _naming_the_secret(text: str) -> str:
+    """A sentence about an address, of which the inventory has the name only."""
+    return re.sub(r"^(\w+_webhook)\.url is", r"\1.url_secret names what is", text)
 
 
 def _maker(length: int) -> t.Callable[[], str]:

@@ -25,6 +25,9 @@ _SECRET_KEY = re.compile(r"(^|_)(PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|PRIVATE
 # A password inside a URL.
 _SECRET_VALUE = re.compile(r"://[^/@:\s]*:[^/@\s]+@")
 # What would open the host or leave the model, and what to write instead.
+# What services call the host, by what it has for them: the name in the database's certificate, and the mail relay.
+HOST_NAMES = ("database.internal", "mail.internal")
+
 _REFUSED = {
     "build": "images are not built on servers; give 'image'",
     "container_name": "Compose names containers by application and service",
@@ -266,7 +269,7 @@ def _service(service: Service, mounted: t.Mapping[str, str]) -> t.Dict[str, t.An
     }
     if result["read_only"]:
         result.setdefault("tmpfs", ["/tmp"])
-    result["extra_hosts"] = [*_hosts(service), "database.internal:host-gateway"]
+    result["extra_hosts"] = [*_hosts(service), *(f"{name}:host-gateway" for name in HOST_NAMES)]
     if mounted:
         # The long notation: the short one makes an empty directory of a file that is missing.
         bind = {"type": "bind", "read_only": True, "bind": {"create_host_path": False}}
@@ -278,4 +281,4 @@ def _service(service: Service, mounted: t.Mapping[str, str]) -> t.Dict[str, t.An
 def _hosts(service: Service) -> t.List[str]:
     hosts = service.get("extra_hosts") or []
     listed = [f"{name}:{address}" for name, address in hosts.items()] if isinstance(hosts, t.Mapping) else [str(entry) for entry in hosts]
-    return [entry for entry in listed if re.split("[:=]", entry)[0] != "database.internal"]
+    return [entry for entry in listed if re.split("[:=]", entry)[0] not in HOST_NAMES]

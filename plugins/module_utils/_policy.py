@@ -250,6 +250,16 @@ def check_way_in(
     return findings, {rule for rule, _variable, is_asked, _problem in asked if is_asked and rule in waived}
 
 
+def check_mail(policy: Policy, has_webhook: bool, waived: t.Collection[str]) -> Finding:
+    """Would somebody hear that mail does not leave, which mail cannot tell?"""
+    if not policy.may_hold_personal_data or has_webhook or "mail_webhook" in waived:
+        return None
+    return (
+        f"is set without another way to tell that mail does not leave, which '{policy.kind}' needs: alarms would be lost unseen",
+        "Write civitas_mail_webhook or civitas_announce_webhook, or waive mail_webhook for a while in civitas_waivers.",
+    )
+
+
 def check_vendor_access(policy: Policy, accounts: t.Iterable[str]) -> Finding:
     """May these standing C(accounts) of the vendor exist here?"""
     names = sorted(accounts)
@@ -313,7 +323,8 @@ WAIVABLE_OF_THE_WAY_IN: t.Dict[str, str] = {
     "automation_anywhere": "a stolen key of the automation opens the servers from everywhere",
     "root_automation": "nobody can tell what the automation did from what root did",
 }
-WAIVABLE: t.Dict[str, str] = {**WAIVABLE_OF_CERTIFICATES, **WAIVABLE_OF_THE_WAY_IN}
+WAIVABLE_OF_ALARMS: t.Dict[str, str] = {"mail_webhook": "when mail does not leave, nobody is told"}
+WAIVABLE: t.Dict[str, str] = {**WAIVABLE_OF_CERTIFICATES, **WAIVABLE_OF_THE_WAY_IN, **WAIVABLE_OF_ALARMS}
 
 
 class Waiver(t.NamedTuple):

@@ -38,6 +38,7 @@ EGRESS = ("restricted", "open")
 # Hosts in this group let people through to the others.
 BASTION_GROUP = "bastion"
 WAY_IN = frozenset(f"civitas_{name}" for name in ("admin_networks", "automation", "bastion", "break_glass", "people"))
+_MAIL_KEYS = ("host", "port", "tls", "tls_name", "ca_file", "user", "password_secret", "sender", "allowed_senders", "to")
 _ACME_DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
 PREFIX = "civitas_"
 
@@ -341,9 +342,34 @@ def check_announce_smtp(value: t.Any) -> Finding:
     return _key_of_secret(value, "password_secret")
 
 
-def check_announce_webhook(value: t.Any) -> Finding:
-    """Does it name the secret that is the address? What else it holds the role judges."""
-    advice = "Write {url_secret: announce_webhook_url}, and the address into the secrets file under that name."
+def check_mail(value: t.Any) -> Finding:
+    """Does it say by which server mail leaves, from whom and to whom, without a password? What else it holds the role judges."""
+    advice = "Write a mapping such as {host: mail.example.org, sender: registry@example.org, to: [administrators@example.org]}."
+    if not isinstance(value, dict):
+        return (f"is {in_words(value)} and not a mapping", advice)
+    if "password" in value:
+        return (
+            "has password, and the inventory is no place for a secret",
+            "Write password_secret: mail_password in its place, and the password into the secrets file under that name.",
+        )
+    lacking = [key for key in ("host", "sender", "to") if not value.get(key)]
+    if lacking:
+        return (f"lacks {', '.join(lacking)}", advice)
+    unknown = sorted(set(map(str, value)) - set(_MAIL_KEYS))
+    if unknown:
+        meant = nearest(unknown[0], _MAIL_KEYS)
+        return (
+            f"has {show(unknown[0])}, which nobody reads" + (f": did you mean {meant}?" if meant else ""),
+            f"Write one of {', '.join(_MAIL_KEYS)}.",
+        )
+    if bool(value.get("user")) != ("password_secret" in value):
+        return ("has one of user and password_secret without the other", "Write both, or neither for a server that asks for none.")
+    return _key_of_secret(value, "password_secret")
+
+
+def check_webhook(value: t.Any, secret: str) -> Finding:
+    """Does it name the secret that is the address? What else it holds the role judges. C(secret) is a name for the advice."""
+    advice = f"Write {{url_secret: {secret}}}, and the address into the secrets file under that name."
     if not isinstance(value, dict):
         return (f"is {in_words(value)} and not a mapping", advice)
     if "url" in value:
@@ -424,7 +450,15 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_announce_smtp": SiteVariable(
             False, check_announce_smtp, "{host: mail.example.org, from: logins@example.org, to: [administrators@example.org]}"
         ),
-        "civitas_announce_webhook": SiteVariable(False, check_announce_webhook, "{url_secret: announce_webhook_url}"),
+        "civitas_announce_webhook": SiteVariable(
+            False, lambda value: check_webhook(value, "announce_webhook_url"), "{url_secret: announce_webhook_url}"
+        ),
+        "civitas_mail": SiteVariable(
+            False, check_mail, "{host: mail.example.org, sender: registry@example.org, to: [administrators@example.org]}"
+        ),
+        "civitas_mail_webhook": SiteVariable(
+            False, lambda value: check_webhook(value, "mail_webhook_url"), "{url_secret: mail_webhook_url}"
+        ),
         "civitas_second_factor": SiteVariable(False, check_switch, "true"),
         "civitas_admin_networks": SiteVariable(True, check_networks, "[192.0.2.0/24]"),
         "civitas_egress": SiteVariable(False, lambda value: check_choice(value, EGRESS), "restricted"),
@@ -571,7 +605,8 @@ def roles_of(group_roles: t.Mapping[str, t.Sequence[str]], groups: t.Iterable[st
     """Return the roles of a host in C(groups), in their order. A bastion does nothing else: its group's roles are all it has."""
     member = {"all", *groups}
     chosen = [BASTION_GROUP] if BASTION_GROUP in member and BASTION_GROUP in group_roles else [*group_roles]
-    return list(dict.fromkeys(name for group in chosen if group in member for name in group_roles[group]))
+    # An empty name is that of a role which the site does not ask for.
+    return list(dict.fromkeys(name for group in chosen if group in member for name in group_roles[group] if name))
 
 
 def check_groups(roles: t.Mapping[str, t.Sequence[str]], members: t.Mapping[str, t.Sequence[str]]) -> t.List[Problem]:

@@ -105,6 +105,21 @@ def test_everything_comes_back_after_a_reboot(host):
     assert host.check_output("docker inspect --format '{{.HostConfig.RestartPolicy.Name}}' $(docker ps --quiet)") == "unless-stopped"
 
 
+def test_containers_mail_and_that_of_the_host_wait_for_the_one_server_they_may_leave_by(host):
+    container = host.check_output("docker ps --quiet")
+    script = (
+        "import smtplib; server = smtplib.SMTP('mail.internal', 25, timeout=20); "
+        "server.sendmail('shop@elsewhere.example', ['parent@example.net'], 'Subject: from a container\\n\\nIt is ready.')"
+    )
+    assert host.run(f'docker exec {container} python3 -c "{script}"').rc == 0
+    host.check_output("printf 'Subject: from cron\\n\\nsomething' | sendmail root")
+    waiting = [json.loads(line) for line in host.check_output("postqueue -j").splitlines()]
+    reached = {recipient["address"] for mail in waiting for recipient in mail["recipients"]}
+    assert {"parent@example.net", "administrators@example.org"} <= reached
+    assert host.run("civitas-mail check").rc == 0
+    assert host.check_output("postconf -hx relayhost") == "[smarthost.example.org]:587"
+
+
 def test_nobody_is_root_by_way_of_the_engine(host):
     assert host.group("docker").members == []
 

@@ -52,10 +52,10 @@ def test_a_good_model_is_completed():
     assert (web["security_opt"], web["pull_policy"]) == (["no-new-privileges:true"], "never")
     assert web["volumes"][-1]["target"] == "/run/civitas/ca.pem"
     assert web["volumes"][-1]["bind"] == {"create_host_path": False}
-    assert web["extra_hosts"] == ["database.internal:host-gateway"]
+    assert web["extra_hosts"] == ["database.internal:host-gateway", "mail.internal:host-gateway"]
     # What the service says itself wins.
     assert (worker["cap_drop"], worker["read_only"], "tmpfs" in worker) == ([], False, False)
-    assert worker["extra_hosts"] == ["a:10.0.0.1", "database.internal:host-gateway"]
+    assert worker["extra_hosts"] == ["a:10.0.0.1", "database.internal:host-gateway", "mail.internal:host-gateway"]
     assert model["compose"]["secrets"] == {"password": {"file": "/s/password"}, "key": {"file": "/s/key"}}
     assert model["compose"]["configs"] == {"page": {"file": "/f/page"}}
     assert model["compose"]["volumes"] == {"data": None, "more": None}

@@ -142,7 +142,7 @@ def test_good_waivers_hold():
         ([{**WAIVER, "by": "me"}], "has an item without exactly rule, reason and until", "Write a list such as"),
         ([{"rule": "internal_ca", "until": "2026-12-01"}], "has an item without exactly", "Write a list such as"),
         ([{**WAIVER, "rule": "wildcards"}], "names 'wildcards', which is no rule", "Write one of internal_ca, lets_encrypt, wildcard"),
-        ([{**WAIVER, "rule": "key_type"}], "no rule that can be waived", "root_automation."),
+        ([{**WAIVER, "rule": "key_type"}], "no rule that can be waived", "mail_webhook."),
         ([{**WAIVER, "rule": ["wildcard"]}], "names something, which is no rule", "Write one of"),
         ([{**WAIVER, "reason": ""}], "waives internal_ca without a reason", "Write a sentence of why"),
         ([{**WAIVER, "reason": "because"}], "waives internal_ca without a reason", "Write a sentence of why"),
@@ -233,6 +233,15 @@ def test_exceptions_can_be_waived_and_a_long_grace_cannot():
     found, used = _policy.check_way_in(POLICIES["production"], everything, waived)
     assert [variable for variable, _problem, _remedy in found] == ["access_second_factor_grace_until"]
     assert used == set(waived) <= set(_policy.WAIVABLE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_people_depend_on_mail_something_else_tells_that_it_does_not_leave(kind):
+    policy = POLICIES[kind]
+    assert (_policy.check_mail(policy, False, []) is not None) is policy.may_hold_personal_data
+    assert _policy.check_mail(policy, True, []) is None
+    assert _policy.check_mail(policy, False, ["mail_webhook"]) is None
+    assert "mail_webhook" in _policy.WAIVABLE
 
 
 @pytest.mark.parametrize(("day", "is_good"), [("2026-11-21", True), ("2026-12-22", True), ("2026-12-23", False), ("soon", False)])

@@ -310,6 +310,7 @@ def test_only_development_does_without_a_second_factor(kind):
     assert rules.check_environment(host(civitas_environment=kind, civitas_second_factor=True), ["base"]) == []
 
 
+MAIL = {"host": "mail.example.org", "sender": "registry@example.org", "to": ["administrators@example.org"]}
 RELAY = {"host": "mail.example.org", "from": "logins@example.org", "to": ["administrators@example.org"]}
 
 
@@ -331,6 +332,13 @@ RELAY = {"host": "mail.example.org", "from": "logins@example.org", "to": ["admin
         ("civitas_announce_smtp", {**RELAY, "user": "logins"}, "has one of user and password_secret"),
         ("civitas_announce_smtp", {**RELAY, "password_secret": "announce_smtp_password"}, "has one of user and password_secret"),
         ("civitas_announce_smtp", {**RELAY, "user": "logins", "password_secret": "Canary 1"}, "password_secret that is no name"),
+        ("civitas_mail", "mail.example.org", "a text and not a mapping"),
+        ("civitas_mail", {"host": "mail.example.org"}, "lacks sender, to"),
+        ("civitas_mail", {**MAIL, "user": "registry", "password": "canary"}, "password_secret: mail_password"),
+        ("civitas_mail", {**MAIL, "user": "registry"}, "has one of user and password_secret"),
+        ("civitas_mail", {**MAIL, "from": "registry@example.org"}, "has 'from', which nobody reads"),
+        ("civitas_mail", {**MAIL, "senders": ["a"]}, "did you mean sender?"),
+        ("civitas_mail_webhook", {"url": "https://chat.example.org/canary"}, "url_secret: mail_webhook_url"),
         ("civitas_announce_webhook", "https://chat.example.org/canary", "a text and not a mapping"),
         ("civitas_announce_webhook", {"url": "https://chat.example.org/canary"}, "url_secret: announce_webhook_url"),
         ("civitas_announce_webhook", {"format": "slack"}, "lacks url_secret"),

@@ -669,6 +669,67 @@ def test_who_is_told_of_logins_is_judged_with_the_secrets_that_others_gave(site)
     assert CANARY not in json.dumps(destinations)
 
 
+def test_the_way_of_mail_is_judged_with_the_secrets_that_others_gave(site):
+    image = with_own_roles(site)
+    shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
+    inventory, secrets = site.root / "own/hosts.yml", site.root / "own/secrets.yml"
+    own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
+    own["civitas_mail"] = {"host": "192.0.2.25", "sender": "registry", "to": ["administrators"], "tls": "none"}
+    own["civitas_mail_webhook"] = {"url_secret": "mail_webhook_url", "format": "slack"}
+    vault = VaultLib([("default", VaultSecret(b"right"))])
+    given = f"mail_password: {CANARY}-password\nmail_webhook_url: https://chat.example.org/{CANARY}-hook\n"
+    secrets.write_bytes(vault.encrypt(given.replace("https", "http")))
+    run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
+    for told in ("an address", "tls is 'none'", "sender is 'registry'", "to has 'administrators'", "url_secret names what is no usable address"):
+        assert told in " ".join(run.output.split()), (told, run.output)
+    assert "mail_relay_" not in run.output.split("The inventory has")[1].replace("mail_relay_hostname", "")
+    mail = {"host": "mail.example.org", "sender": "registry@example.org", "to": ["administrators@example.org"], "user": "registry"}
+    own["civitas_mail"] = {**mail, "password_secret": "mail_password", "port": 2525}
+    secrets.write_bytes(vault.encrypt(given))
+    run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
+    assert run.returncode == 0, run.output
+    assert CANARY not in run.output
+    # What the roles get.
+    names = ["mail_relay_smarthost", "mail_relay_listen_addresses", "mail_relay_client_networks", "mail_relay_root_to"]
+    names += ["mail_relay_webhook", "access_announce_smtp", "__civitas_host_roles"]
+    written = f"{{{{ [{', '.join(names)}, lookup('civitas.hosting.declarations', 'mail_relay', kind='destinations')] | to_json }}}}"
+    task = {"ansible.builtin.copy": {"content": written, "dest": str(site.root / "written"), "mode": "0600"}, "delegate_to": "localhost"}
+    files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml")]
+    play = {"hosts": "all", "gather_facts": False, "vars_files": files, "tasks": [{**task, "no_log": True}]}
+    site.put(site.root / "play.yml", [play])
+
+    def roles_get(values):
+        done = site.play(str(site.root / "play.yml"), "-e", json.dumps(values), inventory=inventory)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads((site.root / "written").read_text())
+
+    smarthost, listen, clients, root_to, webhook, announce, roles, destinations = roles_get(own)
+    assert smarthost == {"host": "mail.example.org", "user": "registry", "port": 2525, "password": f"{CANARY}-password"}
+    assert (listen, clients) == (["172.30.0.1"], ["172.30.128.0/17"])
+    assert root_to == announce["to"] == mail["to"] and (announce["host"], announce["tls"]) == ("127.0.0.1", "none")
+    assert webhook == {"url": f"https://chat.example.org/{CANARY}-hook", "format": "slack"}
+    assert roles[-1] == "mail_relay"
+    assert {(host, port) for item in destinations for host in item["hosts"] for port in item["ports"]} == {
+        ("mail.example.org", 2525),
+        ("chat.example.org", 443),
+    }
+    # The chat of the logins hears of mail, too, and another server of theirs stays theirs.
+    own["civitas_announce_webhook"] = own.pop("civitas_mail_webhook")
+    own["civitas_announce_smtp"] = {"host": "other.example.org", "from": "logins@example.org", "to": ["others@example.org"]}
+    *_others, webhook, announce, _roles, _destinations = roles_get(own)
+    assert webhook["url"].endswith(f"{CANARY}-hook") and announce["host"] == "other.example.org"
+    # Where people depend on it, somebody must hear that mail does not leave.
+    del own["civitas_announce_webhook"]
+    own["civitas_environment"] = "staging"
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert "waive mail_webhook for a while" in " ".join(run.output.split()), run.output
+    until = (datetime.date.today() + datetime.timedelta(days=30)).isoformat()
+    reason = "The chat is ordered."
+    own["civitas_waivers"] = [{"rule": "mail_webhook", "reason": reason, "until": until}]
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert "waive mail_webhook" not in run.output and reason in run.output
+
+
 def test_exceptions_of_the_way_in_need_a_waiver(site):
     image = with_own_roles(site)
     shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
