@@ -680,7 +680,13 @@ def test_the_way_of_mail_is_judged_with_the_secrets_that_others_gave(site):
     given = f"mail_password: {CANARY}-password\nmail_webhook_url: https://chat.example.org/{CANARY}-hook\n"
     secrets.write_bytes(vault.encrypt(given.replace("https", "http")))
     run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
-    for told in ("an address", "tls is 'none'", "sender is 'registry'", "to has 'administrators'", "url_secret names what is no usable address"):
+    for told in (
+        "an address",
+        "tls is 'none'",
+        "sender is 'registry'",
+        "to has 'administrators'",
+        "url_secret names what is no usable address",
+    ):
         assert told in " ".join(run.output.split()), (told, run.output)
     assert "mail_relay_" not in run.output.split("The inventory has")[1].replace("mail_relay_hostname", "")
     mail = {"host": "mail.example.org", "sender": "registry@example.org", "to": ["administrators@example.org"], "user": "registry"}
