@@ -417,6 +417,8 @@ class ActionModule(ActionBase):
     def _judge_mail(self, target: _Target) -> None:
         """By which way mail would leave, with the secrets that others gave."""
         policy = _site_rules.policy_of(target.host)
+        if "mail_relay_smarthost" not in target.variables:
+            return  # a tier without mail
         if "civitas_mail" not in target.host.names:
             if policy and policy.may_hold_personal_data:
                 self._notes.append(f"Mail of {target.host.name} and its applications goes nowhere; write civitas_mail.")
