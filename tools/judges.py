@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Independent judges of the TLS edge: gixy (the configuration), testssl.sh (grade) and sslyze (Mozilla's profiles).
+"""Independent judges: gixy (nginx's configuration), testssl.sh (grade) and sslyze (Mozilla's profiles) of the TLS edge, promtool of rules.
 
     python -m tools.judges    installs them: an environment of pinned versions in .cache, and an image of the test bed
 
@@ -12,14 +12,16 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ IMAGE = "civitas-bed/judges"
 _WHAT_IS_TESTED = (
     "--protocols", "--std", "--fs", "--server-preference", "--server-defaults", "--headers", "--vulnerable",
 )  # fmt: skip
+# The oldest and the newest Prometheus of the distributions that may evaluate the rules.
+PROMTOOLS = ("debian12", "debian13")
 _CA_IN_IMAGE = "/usr/local/share/civitas-ca.pem"
 
 
@@ -78,6 +82,42 @@ def ensure_image() -> str:
             if not bed._image_has(IMAGE, digest):
                 bed._build(IMAGE, digest, bed.ensure_base("debian13"), SOURCES / "image")
     return IMAGE
+
+
+def ensure_promtool(name: str) -> str:
+    """The image with promtool of a distribution; made when missing or when its files changed. Returns its name. Raises BedError."""
+    bed.ensure_engine()
+    image, files = f"civitas-bed/promtool-{name}", SOURCES / "promtool"
+    digest = bed._digest(files)
+    if not bed._image_has(image, digest):
+        with bed.locked():
+            if not bed._image_has(image, digest):
+                bed._build(image, digest, bed.ensure_base(name), files)
+    return image
+
+
+# --- promtool
+
+
+def promtool(name: str, files: Mapping[str, str], *arguments: str) -> str:
+    """What promtool of a distribution objects to; empty when it agrees.
+
+    files: name to content, those that the arguments name.
+    """
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path, content in files.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(content.encode())
+            tar.addfile(member, io.BytesIO(content.encode()))
+    # Files go in as a stream and not as mounts: the engine may be another machine's.
+    script = 'tar --extract --directory /tmp && cd /tmp && exec promtool "$@"'
+    command = ["docker", "run", "--rm", "--interactive", *_labels(), "--network", "none", ensure_promtool(name), "sh", "-c", script, "sh"]
+    done = subprocess.run([*command, *arguments], input=archive.getvalue(), capture_output=True, timeout=600, check=False)
+    said = (done.stdout + done.stderr).decode(errors="replace").strip()
+    if done.returncode not in (0, 1) or (done.returncode == 0 and "SUCCESS" not in said):
+        raise BedError(f"promtool could not judge: exit status {done.returncode}: {said[-500:]}")
+    return said if done.returncode else ""
 
 
 # --- gixy
@@ -217,6 +257,8 @@ def main() -> int:
     try:
         ensure_programs()
         ensure_image()
+        for name in PROMTOOLS:
+            ensure_promtool(name)
     except BedError as error:
         print(error, file=sys.stderr)
         return 1

@@ -24,7 +24,7 @@ options:
     description: Which kind of declaration.
     required: true
     type: string
-    choices: [packages, ports, checks, secrets, certificates, databases, sites, networks, artifacts, destinations, clients]
+    choices: [packages, ports, checks, secrets, certificates, databases, sites, networks, artifacts, destinations, clients, alerts]
 """
 
 EXAMPLES = r"""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_rules
 from ansible_collections.civitas.hosting.plugins.module_utils._firewall_egress import EgressError, destination_problems, expanded
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
 
@@ -27,6 +28,7 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "artifacts": ("name", "file", "sha256"),
     "destinations": ("name", "from", "purpose"),
     "clients": ("name", "process", "purpose"),
+    "alerts": ("name", "severity", "text", "runbook"),
 }
 
 PORT_SOURCES = ("public", "admin", "cluster", "containers", "loopback")
@@ -62,7 +64,7 @@ def check_items(role: str, kind: str, items: t.Any) -> t.List[t.Dict[str, t.Any]
     Items may be nested lists (one template may render to several items) and V(None) (a template may decide that there is none).
 
     Raises:
-        DeclarationError: something that is not a list of mappings, a missing key, or a bad port.
+        DeclarationError: something that is not a list of mappings, a missing key, a bad port, or a bad rule.
     """
     result: t.List[t.Dict[str, t.Any]] = []
     for item in _flatten(items):
@@ -73,6 +75,8 @@ def check_items(role: str, kind: str, items: t.Any) -> t.List[t.Dict[str, t.Any]
             raise DeclarationError(f"role {role}: an item of '{kind}' lacks {', '.join(missing)}: {_name_of(item)}")
         if kind == "ports":
             _check_port(role, item)
+        if kind == "alerts":
+            _check_alert(role, item)
         plain = _destinations(role, item) if kind == "destinations" else [item]
         result += [{**each, "role": role} for each in plain]
     return result
@@ -87,6 +91,12 @@ def _destinations(role: str, item: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, 
     if problems:
         raise DeclarationError(f"role {role}: {'; '.join(problems)}")
     return plain
+
+
+def _check_alert(role: str, item: t.Mapping[str, t.Any]) -> None:
+    problems = _alert_rules.problems([{**item, "role": role}])
+    if problems:
+        raise DeclarationError("; ".join(problems))
 
 
 def _flatten(items: t.Any) -> t.Iterator[t.Any]:

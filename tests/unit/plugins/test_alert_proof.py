@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every rule of every role fires, does not fire, and resolves: by promtool of each distribution's Prometheus, and on a host without one."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_evaluate, _alert_promql, _alert_values
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import CONDITIONS, UNITS, Rule, inhibited_by, parse
+
+from tests.unit.alert_series import HOST, MINUTE, Story, story
+from tests.unit.plugins.test_declarations import ROOT, items
+from tools import bed, judges
+
+# What a role needs to declare all that it can.
+VARIABLES: dict[str, dict[str, Any]] = {
+    "certificates": {"certificates_internal": [{"name": "edge"}]},
+}
+# Rules in PromQL say nothing about what series there may be: name to those for which it rings, and for which it does not.
+EXPRESSIONS: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+# One of each kind, whatever roles declare.
+KINDS: list[dict[str, Any]] = [
+    {"name": "KindAbove", "severity": "warning", "metric": "civitas_a", "above": 0.5, "for": "10m", "unit": "ratio",
+     "text": "{mountpoint} on {host} is {value} full."},
+    {"name": "KindAboveMuch", "severity": "critical", "metric": "civitas_a", "above": 0.7, "unit": "ratio",
+     "text": "{mountpoint}: {value}"},
+    {"name": "KindBelow", "severity": "warning", "metric": "civitas_b", "labels": {"unit": 'a"b\\c'}, "below": -3.5,
+     "text": "{unit} {value}."},
+    {"name": "KindEquals", "severity": "critical", "metric": "civitas_c", "equals": 0, "for": "90s", "unit": "count", "text": "{value}."},
+    {"name": "KindOlder", "severity": "warning", "metric": "civitas_d", "older_than": "26h", "unit": "seconds", "text": "For {value}."},
+    {"name": "KindPassed", "severity": "warning", "metric": "civitas_d", "older_than": 0, "for": "2m", "text": "It is over."},
+    {"name": "KindReaches", "severity": "warning", "metric": "civitas_a", "reaches": {"value": 1.0, "within": "24h", "from": "6h"},
+     "for": "30m", "unit": "ratio", "text": "{mountpoint} is {value} full, and will be wholly."},
+    {"name": "KindMissing", "severity": "critical", "metric": "civitas_e", "missing": True, "for": "5m", "text": "None on {host}."},
+    {"name": "KindMissingLabel", "severity": "warning", "metric": "civitas_e", "labels": {"queue": "deferred"}, "missing": "True",
+     "text": "None of {queue} on {host}."},
+    {"name": "KindBytes", "severity": "warning", "metric": "civitas_f", "below": 536870912, "unit": "bytes", "text": "{value} are left."},
+]  # fmt: skip
+
+
+@functools.cache
+def declared() -> tuple[dict[str, Any], ...]:
+    """All rules there are, those of the test first."""
+    found = [{"role": "kinds", "runbook": "alerts.md#kind", **item} for item in KINDS]
+    for path in sorted(ROOT.glob("roles/*/meta/declarations.yml")):
+        if "alerts" in yaml.safe_load(path.read_text(encoding="utf-8")):
+            role = path.parents[1].name
+            declared_by_role: list[Any] = items(role, kind="alerts", **VARIABLES.get(role, {}))
+            assert declared_by_role, f"role {role} declares no alert with its defaults; add what it needs to VARIABLES"
+            found += declared_by_role
+    return tuple(found)
+
+
+def rules() -> list[Rule]:
+    return parse(declared())
+
+
+def measured() -> list[Rule]:
+    return [rule for rule in rules() if not rule.expr]
+
+
+# --- promtool ---------------------------------------------------------------------------------------------------------------------------
+
+
+def notation(values: list[float | None]) -> str:
+    """The values as promtool takes them; a scrape that no longer finds a series marks its end."""
+    words = []
+    for before, value in zip([None, *values], values, strict=False):
+        words.append(repr(value) if value is not None else "stale" if before is not None else "_")
+    return " ".join(words)
+
+
+def shown(rule: Rule, told: Story, minute: int) -> dict[str, Any]:
+    """The alarm as promtool expects it."""
+    value = told.values[minute]
+    if rule.condition == "older_than":
+        value = minute * MINUTE - (value or 0.0)
+    quiet = inhibited_by(rule, [other for other in rules() if other.role == rule.role])
+    annotations = {
+        "text": _alert_values.sentence(rule.text, rule.unit, HOST, told.labels, 1.0 if value is None else value),
+        "runbook": rule.runbook,
+        **({"inhibits": " ".join(quiet)} if quiet else {}),
+    }
+    # What is missing has no labels but those that were asked for.
+    labels = dict(rule.labels) if rule.condition == "missing" else told.labels
+    return {"exp_labels": {**labels, "host": HOST, "severity": rule.severity}, "exp_annotations": annotations}
+
+
+def promtool_test(rule: Rule) -> dict[str, Any]:
+    told = story(rule)
+    selector = ",".join(f"{name}={_alert_promql._quoted(value)}" for name, value in {**told.labels, "host": HOST}.items())
+    checks = [
+        {"eval_time": f"{minute}m", "alertname": rule.name, "exp_alerts": [shown(rule, told, minute)] if rings else []}
+        for minute, rings in sorted(told.rings.items())
+    ]
+    series = [{"series": f"{rule.metric}{{{selector}}}", "values": notation(told.values)}]
+    # Another host, which declares nothing, measures what would ring.
+    worst = next(value for minute, value in enumerate(told.values) if told.rings.get(minute))
+    if worst is not None:
+        series.append(
+            {"series": f"{rule.metric}{{{selector.replace(HOST, 'server-12example.org')}}}", "values": f"{worst!r}x{len(told.values)}"}
+        )
+    return {"name": rule.name, "interval": "1m", "input_series": series, "alert_rule_test": checks}
+
+
+def files(found: list[dict[str, Any]], hosts: tuple[str, ...] = (HOST,)) -> dict[str, str]:
+    """The rules, and a test for each that can be made from its condition."""
+    tests = [promtool_test(rule) for rule in parse(found) if not rule.expr]
+    for name, cases in EXPRESSIONS.items():
+        for case, rings in zip(cases, (True, False), strict=True):
+            query = {"expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) or vector(0)', "eval_time": "2h"}
+            series = [{"series": text, "values": values} for text, values in case.items()]
+            expected = [{"labels": "{}", "value": 1 if rings else 0}]
+            tests.append({"name": name, "interval": "1m", "input_series": series, "promql_expr_test": [{**query, "exp_samples": expected}]})
+    document = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}
+    return {
+        "rules.yml": yaml.safe_dump(_alert_promql.render(dict.fromkeys(hosts, found))),
+        "tests.yml": yaml.safe_dump(document),
+    }
+
+
+@functools.cache
+def no_engine() -> str:
+    """Why nothing can be run in a container here; empty when it can."""
+    try:
+        bed.ensure_engine()
+    except bed.BedError as error:
+        return str(error)
+    return ""
+
+
+def judged(distribution: str, content: dict[str, str]) -> str:
+    if no_engine():
+        pytest.skip(f"promtool is not judged: {no_engine()}")
+    return judges.promtool(distribution, content, "check", "rules", "rules.yml") or judges.promtool(
+        distribution, content, "test", "rules", "tests.yml"
+    )
+
+
+@pytest.mark.parametrize("distribution", judges.PROMTOOLS)
+def test_every_rule_fires_does_not_fire_and_resolves(distribution: str) -> None:
+    assert judged(distribution, files(list(declared()))) == ""
+
+
+@pytest.mark.parametrize("distribution", judges.PROMTOOLS)
+def test_a_rule_for_several_hosts_is_the_same_for_each(distribution: str) -> None:
+    # What is missing on the other host is another matter.
+    found = [item for item in declared() if "missing" not in item]
+    assert judged(distribution, files(found, (HOST, "other(1)"))) == ""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "name"),
+    [
+        ("} > 0.5", "} >= 0.5", "KindAbove"),
+        ("for: 600s", "for: 660s", "KindAbove"),
+        ("for: 600s", "for: 540s", "KindAbove"),
+        ("} > 93600", "} > 93660", "KindOlder"),
+        ("humanizePercentage", "humanize", "KindAbove"),
+        ("offset 10800s", "offset 60s", "KindReaches"),
+        ("86400) >= 1", "8640) >= 1", "KindReaches"),
+        ("absent(", "count(", "KindMissing"),
+        ("== 0", "== bool 0", "KindEquals"),
+        ("} < -3.5", "} <= -3.4", "KindBelow"),
+    ],
+)
+def test_promtool_finds_a_rule_that_is_wrong(right: str, wrong: str, name: str) -> None:
+    found = [item for item in declared() if item["role"] == "kinds"]
+    content = files(found)
+    assert right in content["rules.yml"]
+    faulty = {**content, "rules.yml": content["rules.yml"].replace(right, wrong)}
+    assert name in judged("debian13", faulty)
+
+
+# --- the host itself --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", measured(), ids=lambda rule: rule.name)
+def test_the_host_itself_says_the_same(rule: Rule) -> None:
+    told = story(rule)
+    labels = tuple(sorted(told.labels.items()))
+    memory = _alert_evaluate.Memory({}, {})
+    for minute, value in enumerate(told.values):
+        samples = {rule.metric: [(labels, value)] if value is not None else []}
+        alerts, memory = _alert_evaluate.evaluate([rule], samples, memory, HOST, minute * MINUTE)
+        if minute not in told.rings:
+            continue
+        assert [alert.name for alert in alerts] == [rule.name] * told.rings[minute], f"minute {minute}"
+        for alert in alerts:
+            expected = shown(rule, told, minute)
+            assert alert.text == expected["exp_annotations"]["text"]
+            assert {**dict(alert.labels), "host": alert.host, "severity": alert.severity} == expected["exp_labels"]
+            assert alert.runbook == rule.runbook
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_all_kinds_and_units_are_proven() -> None:
+    kinds = [rule for rule in rules() if rule.role == "kinds"]
+    assert {rule.condition for rule in kinds} == set(CONDITIONS) and {rule.unit for rule in kinds} == set(UNITS)
+
+
+def test_every_expression_has_its_series() -> None:
+    assert {rule.name for rule in rules() if rule.expr} == set(EXPRESSIONS)
+
+
+def sections(page: Path) -> set[str]:
+    """The anchors of a page."""
+    heads = [line.lstrip("#").strip() for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("##")]
+    return {head.lower().replace(" ", "-") for head in heads}
+
+
+def test_every_rule_has_its_section_in_a_runbook() -> None:
+    pages = ROOT / "docs" / "runbooks"
+    missing = [
+        f"{rule.role}: {rule.name}: {rule.runbook}"
+        for rule in rules()
+        if rule.role != "kinds" and rule.runbook.partition("#")[2] not in sections(pages / rule.runbook.partition("#")[0])
+    ]
+    assert missing == []
