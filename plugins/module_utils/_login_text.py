@@ -168,10 +168,21 @@ def message(
 
 
 def payload(found: t.Mapping[str, t.Any], shape: str) -> t.Dict[str, t.Any]:
-    """What a webhook gets: V(slack) is one text, V(generic) everything."""
+    """What a webhook gets: V(slack) and V(matrix) are one text, V(teams) is a card of lines, V(generic) everything."""
+    plain = f"{found['subject']}\n{found['text']}"
     if shape == "slack":
-        text = f"{found['subject']}\n{found['text']}"
         for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):  # nobody calls a whole channel by a user name
-            text = text.replace(sign, entity)
-        return {"text": text}
+            plain = plain.replace(sign, entity)
+        return {"text": plain}
+    if shape == "matrix":
+        return {"msgtype": "m.text", "body": plain}
+    if shape == "teams":
+        # Rich text, in which no sign makes a link or a mention.
+        lines = [
+            {"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": line or " ", "weight": "Default" if position else "Bolder"}]}
+            for position, line in enumerate(plain.rstrip("\n").split("\n"))
+        ]
+        card = {"$schema": "http://adaptivecards.io/schemas/adaptive-card.json", "type": "AdaptiveCard", "version": "1.2", "body": lines}
+        attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
+        return {"type": "message", "attachments": [attachment]}
     return dict(found)

@@ -21,6 +21,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._value_types impor
 from ansible_collections.civitas.hosting.plugins.module_utils._written_values import unknown_keys
 
 KEYS = ("url", "format", "ca_file")
+FORMATS = ("generic", "slack", "teams", "matrix")
 
 
 class Undelivered(Exception):
@@ -43,54 +44,91 @@ def trust(ca_file: str) -> ssl.SSLContext:
     return context
 
 
-class Webhook:
-    """An address that takes JSON over HTTPS. Redirections are not followed: they could lead to anybody, without TLS."""
+class Https:
+    """A server that is asked over HTTPS. Redirections are not followed: they could lead to anybody, without TLS.
 
-    def __init__(self, options: t.Mapping[str, t.Any]) -> None:
-        address = urllib.parse.urlsplit(options["url"])
-        # The path is the secret; it never becomes part of a message.
-        self.place = f"webhook: {address.hostname}"
+    Args:
+        kind: what it is, for messages.
+        url: its path and query are the secret; they never become part of a message.
+        ca_file: the authorities to verify it by; the system's when empty.
+    """
+
+    def __init__(self, kind: str, url: str, ca_file: str) -> None:
+        address = urllib.parse.urlsplit(url)
+        self.place = f"{kind}: {address.hostname}"
         if address.scheme != "https" or not address.hostname:
-            raise Undelivered("webhook: the address does not begin with https://")
+            raise Undelivered(f"{kind}: the address does not begin with https://")
         self.target = urllib.parse.urlunsplit(("", "", address.path or "/", address.query, ""))
-        self.shape = options["format"]
-        self.connection = http.client.HTTPSConnection(address.hostname, address.port, timeout=15, context=trust(options["ca_file"]))
+        self.connection = http.client.HTTPSConnection(address.hostname, address.port, timeout=15, context=trust(ca_file))
 
-    def send(self, message: t.Mapping[str, t.Any]) -> t.List[str]:
-        body = json.dumps(text.payload(message, self.shape)).encode("ascii")
-        headers = {"Content-Type": "application/json", "User-Agent": "civitas-hosting", "Idempotency-Key": str(message["id"])}
+    def ask(self, method: str, target: str, body: bytes, headers: t.Mapping[str, str]) -> None:
+        """Raises Undelivered, or Rejected."""
         try:
-            self.connection.request("POST", self.target, body, headers)
+            self.connection.request(method, target, body or None, {"User-Agent": "civitas-hosting", **headers})
             answer = self.connection.getresponse()
             answer.read(65536)
             if answer.will_close or not answer.isclosed():
                 self.connection.close()
-        except (http.client.HTTPException, OSError) as error:
+        except (http.client.HTTPException, OSError, ValueError) as error:
             self.connection.close()
-            raise Undelivered(f"{self.place}: {text.clean(error)}") from None
+            # What is no header or address is quoted by the error.
+            shown = type(error).__name__ if isinstance(error, ValueError) and not isinstance(error, OSError) else text.clean(error)
+            raise Undelivered(f"{self.place}: {shown}") from None
         if answer.status == 429 or answer.status >= 500:
             raise Undelivered(f"{self.place}: the answer is {answer.status}")
         if not 200 <= answer.status < 300:
             raise Rejected(f"{self.place}: the answer is {answer.status}")
-        return []
 
     def close(self) -> None:
         self.connection.close()
 
 
-def problems(name: str, webhook: t.Mapping[str, t.Any]) -> t.List[str]:
-    """What is wrong with the variable C(name), one sentence each, with what to write. The address, which is a secret, is not quoted."""
-    found = unknown_keys(name, webhook, KEYS)
-    url = webhook.get("url", "")
+class Webhook(Https):
+    """An address that takes JSON. A room of Matrix is given each message under its number, so that a repetition is none."""
+
+    def __init__(self, options: t.Mapping[str, t.Any]) -> None:
+        super().__init__("webhook", options["url"], options["ca_file"])
+        self.shape = options["format"]
+        self.token = options.get("token", "")
+
+    def send(self, message: t.Mapping[str, t.Any]) -> t.List[str]:
+        body = json.dumps(text.payload(message, self.shape)).encode("ascii")
+        headers = {"Content-Type": "application/json", "Idempotency-Key": str(message["id"])}
+        if self.shape == "matrix":
+            headers["Authorization"] = f"Bearer {self.token}"
+            self.ask("PUT", f"{self.target.rstrip('/')}/{urllib.parse.quote(str(message['id']), safe='')}", body, headers)
+        else:
+            self.ask("POST", self.target, body, headers)
+        return []
+
+
+def is_usable(url: t.Any) -> bool:
+    """Whether it is an address over HTTPS without a name in it to log in with."""
     try:
         address = urllib.parse.urlsplit(url if isinstance(url, str) else "")
         good = address.scheme == "https" and bool(address.hostname) and address.username is None and (address.port or 443) > 0
     except ValueError:
-        good = False
-    if not good or not re.fullmatch(r"[!-~]+", url):
+        return False
+    return good and bool(re.fullmatch(r"[!-~]+", url))
+
+
+def problems(name: str, webhook: t.Mapping[str, t.Any], formats: t.Sequence[str] = FORMATS[:2]) -> t.List[str]:
+    """What is wrong with the variable C(name), one sentence each, with what to write. The address, which is a secret, is not quoted."""
+    found = unknown_keys(name, webhook, KEYS + (("token",) if "matrix" in formats else ()))
+    shape = webhook.get("format", "generic")
+    if not is_usable(webhook.get("url", "")):
         found.append(f"{name}.url is no usable address; write https://chat.example.org/hooks/...; it must be https")
-    if webhook.get("format", "generic") not in ("generic", "slack"):
-        found.append(f"{name}.format is {webhook['format']!r}; write generic, or slack (Mattermost, too)")
+    if shape not in formats:
+        further = ", teams or matrix" if "matrix" in formats else ""
+        found.append(f"{name}.format is {shape!r}; write generic, or slack (Mattermost, too){further}")
     if not isinstance(webhook.get("ca_file", ""), str):
         found.append(f"{name}.ca_file is {in_words(webhook['ca_file'])}; write the path of a file on the host")
+    if shape == "matrix" and "matrix" in formats:
+        token = webhook.get("token", "")
+        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
+            found.append(f"{name}.token is no access token; write that of the account that writes into the room")
+        if isinstance(webhook.get("url"), str) and not webhook["url"].rstrip("/").endswith("/send/m.room.message"):
+            found.append(
+                f"{name}.url is no room; write https://matrix.example.org/_matrix/client/v3/rooms/!ROOM:example.org/send/m.room.message"
+            )
     return found

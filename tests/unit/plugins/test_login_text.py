@@ -115,6 +115,14 @@ def test_slack_calls_nobody():
     assert list(payload) == ["text"] and "<" not in payload["text"] and "&lt;!channel&gt; &amp; " in payload["text"]
 
 
+def test_no_chat_makes_a_link_or_a_command_of_a_text():
+    found = text.announcement("records-1", text.record({**NOTE, "pam_user": "[a](http://evil.test)"}, (), [], True))
+    card = text.payload(found, "teams")["attachments"][0]["content"]["body"]
+    assert {block["type"] for block in card} == {"RichTextBlock"} and "[a](http://evil.test)" in card[0]["inlines"][0]["text"]
+    room = text.payload(found, "matrix")
+    assert set(room) == {"msgtype", "body"} and found["text"] in room["body"]
+
+
 def test_a_summary_counts_every_login():
     logins = [
         text.record({**NOTE, "id": str(n), "time": 1700000000 + n, "pam_user": "deploy"}, {"civitas-automation"}, [], True)

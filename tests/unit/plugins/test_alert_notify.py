@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who is told what and when, minute by minute. That messages arrive is in test_alert_receivers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_notify as notify
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_receivers import Receiver
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Alert
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_window import Window
+from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Undelivered
+from hypothesis import given
+from hypothesis import strategies as st
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+BEGIN = 1.8e9
+MAIL = Receiver("mail", ("warning", "critical"), "email", {})
+PHONE = Receiver("phone", ("critical",), "sms", {})
+
+
+def alarm(name: str = "Disk", severity: str = "warning", inhibits: tuple[str, ...] = (), **labels: str) -> Alert:
+    return Alert(
+        name, "h", severity, tuple(sorted(labels.items())), f"{name} {' '.join(labels.values())}".strip(), BEGIN, "a.md#a", inhibits
+    )
+
+
+WARNING, CRITICAL = alarm(), alarm("Fuller", "critical", ("Disk",))
+
+
+class Site:
+    """Time, receivers and what they heard."""
+
+    def __init__(self, *receivers: Receiver) -> None:
+        self.receivers = receivers or (MAIL,)
+        self.state: dict[str, Any] = {}
+        self.now = BEGIN
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+        self.said: list[str] = []
+        self.failing: dict[str, str] = {}
+        self.window: Window | None = None
+
+    def send(self, receiver: Receiver, message: Any) -> None:
+        if receiver.name in self.failing:
+            raise Undelivered(self.failing[receiver.name])
+        self.heard.append((receiver.name, dict(message)))
+
+    def save(self) -> None:
+        # As it is kept between two runs.
+        self.state = json.loads(json.dumps(self.state))
+
+    def run(self, *alerts: Alert, minutes: int = 1) -> list[str]:
+        """The subjects that are heard in some minutes with these alarms."""
+        before = len(self.heard)
+        for _minute in range(minutes):
+            notifier = notify.Notifier(
+                self.receivers, "h", self.state, self.save, self.send, lambda _severity, text: self.said.append(text)
+            )
+            notifier.run(alerts, self.window, self.now)
+            self.save()
+            self.now += MINUTE
+        return [f"{name}: {message['subject']}" if len(self.receivers) > 1 else message["subject"] for name, message in self.heard[before:]]
+
+
+def test_a_critical_alarm_is_told_at_once_and_a_warning_is_gathered() -> None:
+    site = Site()
+    assert site.run(CRITICAL) == ["[h] CRITICAL: Fuller"]
+    site = Site()
+    assert site.run(WARNING, minutes=2) == []
+    other = alarm("Memory")
+    assert site.run(WARNING, other) == ["[h] WARNING: Disk (and 1 more)"]
+    assert site.run(WARNING, other, minutes=60) == []
+
+
+def test_what_still_rings_is_told_again() -> None:
+    site = Site()
+    site.run(CRITICAL)
+    assert site.run(CRITICAL, minutes=239) == []
+    assert site.run(CRITICAL) == ["[h] still CRITICAL: Fuller"]
+    assert len(site.run(CRITICAL, minutes=24 * 60)) == 6
+    site = Site()
+    assert len(site.run(WARNING, minutes=3)) == 1
+    assert site.run(WARNING, minutes=24 * 60 - 1) == []
+    assert site.run(WARNING) == ["[h] still WARNING: Disk"]
+
+
+def test_each_alarm_is_over_once() -> None:
+    site = Site()
+    site.run(CRITICAL)
+    assert site.run(minutes=2) == []
+    assert site.run() == ["[h] over: Fuller"]
+    assert site.run(minutes=2000) == []
+    message = site.heard[-1][1]
+    assert "It was critical from 2027-01-15 08:00:00 UTC to 2027-01-15 08:01:00 UTC." in message["text"]
+    assert message["alerts"][0]["state"] == "over" and message["alerts"][0]["ended"] == BEGIN + MINUTE
+
+
+def test_one_that_flickers_is_told_once() -> None:
+    site = Site()
+    told = site.run(CRITICAL)
+    for _time in range(30):
+        told += site.run() + site.run(CRITICAL)
+    assert told == ["[h] CRITICAL: Fuller"]
+
+
+def test_a_warning_that_is_over_before_it_is_told_is_not_told() -> None:
+    site = Site()
+    assert site.run(WARNING) + site.run(minutes=10) == []
+
+
+def test_who_says_more_silences_who_says_less() -> None:
+    site = Site()
+    assert site.run(WARNING, CRITICAL) == ["[h] CRITICAL: Fuller"]
+    assert site.run(WARNING, CRITICAL, minutes=60) == []
+    # What is left rings now, in the same message.
+    assert site.run(WARNING, minutes=3) == ["[h] WARNING: Disk (and 1 more)"]
+    # One that was told before is neither told again nor over.
+    assert site.run(WARNING, CRITICAL) == ["[h] CRITICAL: Fuller"]
+    assert site.run(WARNING, minutes=3) == ["[h] over: Fuller"]
+
+
+def test_another_series_or_host_is_not_silenced() -> None:
+    worse = alarm("Fuller", "critical", ("Disk",), mountpoint="/a")
+    same, other = alarm(mountpoint="/a"), alarm(mountpoint="/b")
+    assert notify.quiet([worse, same, other, same._replace(host="i")]) == {same.key}
+
+
+def test_who_hears_critical_alarms_only() -> None:
+    site = Site(MAIL, PHONE)
+    assert site.run(WARNING, minutes=3) == ["mail: [h] WARNING: Disk"]
+    assert site.run(WARNING, CRITICAL) == ["mail: [h] CRITICAL: Fuller", "phone: [h] CRITICAL: Fuller"]
+
+
+def test_what_was_not_taken_is_told_later_and_once() -> None:
+    site = Site()
+    site.failing["mail"] = "no"
+    assert site.run(CRITICAL, minutes=30) == []
+    assert site.said == ["mail: no; it is tried again"]
+    del site.failing["mail"]
+    assert site.run(CRITICAL, minutes=5) == ["[h] CRITICAL: Fuller"]
+    assert site.said[1:] == ["mail: messages are taken again", "mail was told: [h] CRITICAL: Fuller"]
+    assert site.run(CRITICAL, minutes=60) == []
+
+
+def test_a_repetition_has_the_same_number_and_nothing_else_has() -> None:
+    site = Site()
+    plans = [notify.planned(MAIL, {}, [CRITICAL], None, "h", BEGIN + minute) for minute in (0, 60)]
+    assert plans[0].message and plans[1].message and plans[0].message["id"] == plans[1].message["id"]
+    for day in range(2):
+        site.run(CRITICAL._replace(since=BEGIN + day * DAY), minutes=600)
+        site.run(minutes=10)
+    numbers = [message["id"] for _name, message in site.heard]
+    assert len(numbers) >= 6 and len(set(numbers)) == len(numbers)
+
+
+def test_one_that_cannot_be_told_is_told_to_the_others() -> None:
+    site = Site(MAIL, PHONE)
+    site.failing["mail"] = "mail: 127.0.0.1 port 25: refused"
+    site.run(CRITICAL)
+    assert site.run(CRITICAL, minutes=14) == []
+    assert site.run(CRITICAL) == ["phone: [h] CRITICAL: mail cannot be told of alarms: mail: 127.0.0.1 port 25: refused."]
+    site.failing.clear()
+    assert site.run(CRITICAL, minutes=8) == [
+        "mail: [h] CRITICAL: Fuller",
+        "phone: [h] over: mail cannot be told of alarms: mail: 127.0.0.1 port 25: refused.",
+    ]
+
+
+def test_a_maintenance_is_told_at_its_beginning_and_end_and_silent_between() -> None:
+    site = Site()
+    site.run(CRITICAL)
+    site.window = Window(site.now + HOUR, "new disk")
+    assert site.run(CRITICAL) == ["[h] Alarms of h are held back until 2027-01-15 09:01:00 UTC: new disk"]
+    assert site.run(alarm("Other", "critical"), minutes=58) == []
+    site.window = None
+    assert site.run(alarm("Other", "critical")) == ["[h] Alarms of h are told again: the time for its maintenance is over. (and 2 more)"]
+    text = site.heard[-1][1]["text"]
+    assert "CRITICAL: h: Other" in text and "over: h: Fuller" in text
+    assert site.run(alarm("Other", "critical"), minutes=60) == []
+
+
+def test_a_maintenance_that_is_longer_is_told_again() -> None:
+    site = Site()
+    site.window = Window(BEGIN + HOUR, "x")
+    assert len(site.run()) == 1
+    site.window = Window(BEGIN + 2 * HOUR, "x")
+    assert len(site.run(minutes=30)) == 1
+
+
+def test_a_clock_that_was_set_back_silences_nothing() -> None:
+    site = Site()
+    site.now = BEGIN + 1000 * DAY
+    site.run(CRITICAL)
+    site.failing["mail"] = "no"
+    site.run(CRITICAL, alarm("Other", "critical"))
+    site.failing.clear()
+    site.now = BEGIN
+    assert site.run(CRITICAL, alarm("Other", "critical")) == ["[h] CRITICAL: Other (and 1 more)"]
+
+
+def test_who_is_no_receiver_any_more_is_forgotten() -> None:
+    site = Site(MAIL, PHONE)
+    site.run(CRITICAL)
+    site.receivers = (MAIL,)
+    site.run(CRITICAL)
+    assert list(site.state) == ["mail"]
+
+
+def test_many_are_one_message_that_can_be_read() -> None:
+    site = Site()
+    (subject,) = site.run(*(alarm("Unit", "critical", unit=f"u{number:03}") for number in range(100)))
+    assert subject == "[h] CRITICAL: Unit u000 (and 99 more)"
+    message = site.heard[0][1]
+    assert "And 60 more; see 'civitas-alerts status' on h." in message["text"] and len(message["alerts"]) == 100
+
+
+def test_several_hosts_in_one_message() -> None:
+    site = Site()
+    assert site.run(CRITICAL, CRITICAL._replace(host="i")) == ["[2 hosts] CRITICAL: Fuller (and 1 more)"]
+    assert "CRITICAL: h: Fuller" in site.heard[0][1]["text"] and "CRITICAL: i: Fuller" in site.heard[0][1]["text"]
+
+
+ALARMS = [WARNING, CRITICAL, alarm("Memory"), alarm("Unit", "critical", unit="a")]
+STEPS = st.lists(st.tuples(st.sets(st.integers(0, 3)), st.booleans(), st.integers(1, 4)), max_size=25)
+
+
+@given(STEPS)
+def test_whatever_happens_everything_is_told_and_ends(steps: list[tuple[set[int], bool, int]]) -> None:
+    """In the end the receiver knows exactly what rings, and what it was told to be new and over alternates."""
+    site = Site()
+    last: list[Alert] = []
+    for ringing, taken, minutes in steps:
+        site.failing = {} if taken else {"mail": "no"}
+        last = [ALARMS[number] for number in sorted(ringing)]
+        site.run(*last, minutes=minutes)
+    site.failing = {}
+    site.run(*last, minutes=8)
+    believed: set[str] = set()
+    for _name, message in site.heard:
+        for fact in message["alerts"]:
+            if fact["state"] == "new":
+                assert fact["name"] not in believed
+                believed.add(fact["name"])
+            elif fact["state"] == "over":
+                assert fact["name"] in believed
+                believed.remove(fact["name"])
+    hidden = notify.quiet(last)
+    visible = {alert.name for alert in last if alert.key not in hidden}
+    assert visible <= believed <= {alert.name for alert in last}
+    assert site.run(*last, minutes=30) == []
+
+
+@pytest.mark.parametrize("severity", ["warning", "critical"])
+def test_a_told_alarm_comes_back_from_the_disk(severity: str) -> None:
+    told = alarm("X", severity, ("Y",), b="2", a="1")
+    assert notify._alert(json.loads(json.dumps(told._asdict()))) == told

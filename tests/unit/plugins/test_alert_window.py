@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A maintenance silences for a while, and nothing else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_window as window
+
+NOW = 1.8e9
+
+
+def test_it_begins_and_ends_by_itself(tmp_path: Path) -> None:
+    path = str(tmp_path / "maintenance.json")
+    assert window.read(path, NOW) == (None, "")
+    made = window.begin(path, "2h", " new\ndisk ", NOW)
+    assert made == window.Window(NOW + 7200, "new?disk")
+    assert window.read(path, NOW + 7199) == (made, "")
+    assert window.read(path, NOW + 7200) == (None, "")
+    assert window.end(path) and not window.end(path)
+    assert window.read(path, NOW) == (None, "")
+
+
+@pytest.mark.parametrize(("length", "reason"), [("25h", "x"), ("0", "x"), ("", "x"), ("two hours", "x"), ("2h", " ")])
+def test_one_that_cannot_be_is_refused(tmp_path: Path, length: str, reason: str) -> None:
+    with pytest.raises(window.WindowError, match="write"):
+        window.begin(str(tmp_path / "x"), length, reason, NOW)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"until": "x", "reason": ""}', '{"until": 1800090001, "reason": "x"}', '{"until": NaN, "reason": "x"}',
+     '{"until": Infinity, "reason": "x"}'],
+)  # fmt: skip
+def test_what_nobody_can_read_or_lasts_for_ever_silences_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x").write_text(text)
+    found, fault = window.read(str(tmp_path / "x"), NOW)
+    assert found is None and "alarms are told" in fault
