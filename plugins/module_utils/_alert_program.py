@@ -1,0 +1,293 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The founders of civitas.hosting
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program civitas-alerts of the hosts: judges what the host measured, and tells people; or tells them what Alertmanager says.
+
+Private to the collection: no promise of stability. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import typing as t
+
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_evaluate as light
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_metrics as metrics
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_receivers as receivers
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_window as window
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_bridge import Inbox, Server
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_kept import DISK, MEMORY, Kept
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_notify import SETTLE, Notifier
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Rule, RuleError, parse
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES
+from ansible_collections.civitas.hosting.plugins.module_utils._login_text import clean, utc
+from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Undelivered
+
+CONFIG = "/etc/civitas/alerts.json"
+# What was judged longer ago is not what is; a timer does it every minute.
+STALE = 300.0
+# The bridge looks so often for what is to be told again; a new alarm waits a moment for those that come with it.
+TICK, MOMENT = 20.0, 1.0
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used."""
+
+
+class Config(t.NamedTuple):
+    """The file C(CONFIG), which a role writes.
+
+    Attributes:
+        host: its name in messages.
+        rules: as roles declare them; empty where only Prometheus judges.
+        pages: where the pages of the runbooks are.
+        settle: for how many seconds warnings are gathered.
+        port: of the bridge for Alertmanager; 0 for none.
+        token: what Alertmanager shows there.
+    """
+
+    host: str
+    metrics: str
+    rules: t.List[Rule]
+    receivers: t.List[receivers.Receiver]
+    pages: str
+    settle: float
+    port: int
+    token: str
+
+
+class Places(t.NamedTuple):
+    """Where the program finds and keeps things."""
+
+    config: str = CONFIG
+    window: str = window.FILE
+    state: t.Tuple[str, ...] = (DISK, MEMORY)
+
+    def kept(self, name: str) -> Kept:
+        return Kept(f"{name}.json", self.state)
+
+
+def read_config(path: str = CONFIG) -> Config:
+    """Raises ConfigError."""
+    advice = "run the site playbook, it writes this file"
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        wrong = receivers.problems(found["receivers"])
+        if wrong:
+            raise ConfigError(f"{path}: {'; '.join(wrong)}")
+        bridge = found.get("bridge") or {}
+        return Config(
+            host=str(found["host"]),
+            metrics=str(found.get("metrics_directory") or metrics.DIRECTORY),
+            rules=parse(found["rules"]),
+            receivers=receivers.parse(found["receivers"], found["mail"]),
+            pages=str(found.get("pages") or PAGES),
+            settle=float(found.get("settle_seconds", SETTLE)),
+            port=int(bridge.get("port", 0)),
+            token=str(bridge.get("token", "")),
+        )
+    except RuleError as error:
+        raise ConfigError(f"{path}: {error}; {advice}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        # The text of a JSON error quotes nothing of the file.
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}; {advice}") from error
+
+
+def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
+    """Run one command; the exit status is 0 when all is well."""
+    parser = argparse.ArgumentParser(prog="civitas-alerts", description="Alarms of this host.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("evaluate", help="judge what the host measured, and tell what is new; a timer runs it")
+    commands.add_parser("status", help="what rings now, and who can be told; exit status 1 when something is wrong")
+    test = commands.add_parser("test", help="send a test message to everybody; exit status 1 when one does not take it")
+    test.add_argument("--receiver", default="", help="this one only")
+    silence = commands.add_parser("silence", help="hold alarms back during a maintenance; who hears them is told so")
+    silence.add_argument("--for", dest="length", default="", metavar="LENGTH", help="30m, 2h, at most 24h")
+    silence.add_argument("--reason", default="", help="what is done; those who hear the alarms read it")
+    silence.add_argument("--end", action="store_true", help="end it now")
+    commands.add_parser("receive", help="tell what Alertmanager says; a service runs it")
+    options = parser.parse_args(list(arguments))
+    places = places or Places()
+    if os.geteuid() != 0 and places == Places():
+        _say(3, "civitas-alerts: only root can read its files; write sudo before it")
+        return 1
+    try:
+        if options.command == "silence":
+            return _silence(places, options.length, options.reason, options.end)
+        config = read_config(places.config)
+        if options.command == "test":
+            return _test(config, options.receiver)
+        return {"evaluate": _evaluate, "status": _status, "receive": _receive}[options.command](config, places)
+    except (ConfigError, window.WindowError, OSError) as error:
+        _say(3, f"civitas-alerts: {error}")
+        return 1
+
+
+def _say(severity: int, text: str) -> None:
+    """A line for people; the journal learns the severity from its beginning (sd-daemon(3))."""
+    stream = sys.stderr if severity <= 4 else sys.stdout
+    for line in text.splitlines():
+        stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
+    stream.flush()
+
+
+def _window(places: Places, now: float) -> t.Optional[window.Window]:
+    found, fault = window.read(places.window, now)
+    if fault:
+        _say(4, fault)
+    return found
+
+
+def _notifier(config: Config, state: t.Dict[str, t.Any], save: t.Callable[[], None]) -> Notifier:
+    def keep() -> None:
+        try:
+            save()
+        except OSError as error:
+            # What was told is told again by the next run, which is better than not at all.
+            _say(3, f"what was told cannot be kept: {error}")
+
+    return Notifier(config.receivers, config.host, state, keep, receivers.send, _say, config.settle, config.pages)
+
+
+@contextlib.contextmanager
+def _alone(places: Places) -> t.Iterator[None]:
+    """One at a time: two would tell everything twice."""
+    directory = places.state[-1]
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    with open(os.path.join(directory, "alerts.lock"), "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+# --- a host that judges itself
+
+
+def _evaluate(config: Config, places: Places) -> int:
+    with _alone(places):
+        now = time.time()
+        kept = places.kept("alerts")
+        state = kept.read()
+        samples, faults = metrics.read(config.metrics)
+        if faults != state.get("faults", []):
+            for fault in faults:
+                _say(4, clean(fault))
+        alerts, memory = light.evaluate(config.rules, samples, light.memory(state), config.host, now)
+        told = state.get("receivers")
+        document: t.Dict[str, t.Any] = {
+            **memory._asdict(),
+            "receivers": told if isinstance(told, dict) else {},
+            "faults": faults,
+            "alerts": [alert._asdict() for alert in alerts],
+            "time": now,
+        }
+        _notifier(config, document["receivers"], lambda: kept.write(document)).run(alerts, _window(places, now), now)
+    return 0
+
+
+# --- a host that tells what Alertmanager says
+
+
+def _receive(config: Config, places: Places) -> int:
+    if not config.port or not config.token:
+        raise ConfigError("there is no port and token for Alertmanager; run the site playbook with the role monitoring")
+    stop = threading.Event()
+    inbox = Inbox(places.kept("alerts-received"))
+
+    def end(_number: int, _frame: t.Any) -> None:
+        stop.set()
+        inbox.changed.set()
+
+    signal.signal(signal.SIGTERM, end)
+    kept = places.kept("alerts-told")
+    document = {"receivers": {}, **kept.read()}
+    notifier = _notifier(config, document["receivers"], lambda: kept.write(document))
+    with Server(config.port, config.token, inbox) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        _say(6, f"alarms are taken at 127.0.0.1:{config.port}")
+        while not stop.is_set():
+            now = document["time"] = time.time()
+            notifier.run(inbox.alerts(), _window(places, now), now)
+            if inbox.changed.wait(TICK):
+                stop.wait(MOMENT)
+                inbox.changed.clear()
+        server.shutdown()
+    return 0
+
+
+# --- people
+
+
+def _silence(places: Places, length: str, reason: str, ends: bool) -> int:
+    if ends:
+        _say(6, "alarms are told again" if window.end(places.window) else "there is no maintenance")
+        return 0
+    made = window.begin(places.window, length, reason, time.time())
+    _say(6, f"alarms are held back until {utc(made.until)}; 'civitas-alerts silence --end' ends it before")
+    return 0
+
+
+def _test(config: Config, name: str) -> int:
+    chosen = [receiver for receiver in config.receivers if name in ("", receiver.name, receiver.name.split(" ")[0])]
+    if not chosen:
+        known = ", ".join(receiver.name for receiver in config.receivers) or "none"
+        _say(3, f"there is no receiver {name}; there are {known}" if name else "there are no receivers, so nobody hears an alarm")
+        return 1
+    text = f"This is a test of the alarms of {config.host}. Nothing is wrong."
+    failed = False
+    for receiver in chosen:
+        message = {
+            "id": f"test-{time.time_ns():x}",
+            "type": "test",
+            "host": config.host,
+            "subject": f"[{config.host}] test of alarms",
+            "text": f"{text}\n",
+            "short": text,
+            "alerts": [],
+        }
+        try:
+            receivers.send(receiver, message)
+            _say(6, f"{receiver.name}: taken")
+        except Undelivered as error:
+            _say(3, f"{receiver.name}: {error}")
+            failed = True
+    return 1 if failed else 0
+
+
+def _status(config: Config, places: Places) -> int:
+    now = time.time()
+    wrong = False
+    under_way = _window(places, now)
+    if under_way:
+        _say(6, f"alarms are held back until {utc(under_way.until)}: {under_way.reason}")
+    state = places.kept("alerts").read()
+    rings = [(alert["severity"], alert["host"], alert["text"], alert["since"]) for alert in state.get("alerts", [])]
+    told = dict(state.get("receivers", {}))
+    if config.rules and not 0 <= now - float(state.get("time", 0)) < STALE:
+        _say(3, "what the host measured is not judged; see 'systemctl status civitas-alerts.timer'")
+        wrong = True
+    if config.port:
+        received = places.kept("alerts-told").read()
+        rings += [(alert.severity, alert.host, alert.text, alert.since) for alert in Inbox(places.kept("alerts-received")).alerts()]
+        told.update(received.get("receivers", {}))
+        if not 0 <= now - float(received.get("time", 0)) < STALE:
+            _say(3, "what Alertmanager says is not told; see 'systemctl status civitas-alerts-receive'")
+            wrong = True
+    for severity, host, text, since in sorted(rings):
+        _say(3 if severity == "critical" else 4, clean(f"{severity.upper()}: {host}: {text}") + f" Since {utc(since)}.")
+    for receiver in config.receivers:
+        problem = told.get(receiver.name, {}).get("problem", "")
+        _say(3 if problem else 6, f"{receiver.name} ({', '.join(receiver.severities)}): {problem or 'can be told'}")
+        wrong = wrong or bool(problem)
+    if not config.receivers:
+        _say(3, "there are no receivers, so nobody hears an alarm")
+    return 1 if wrong or rings or not config.receivers else 0
