@@ -192,7 +192,7 @@ def _watch(found: Settings) -> int:
         _say(3, problem)
     # What nobody heard is told again.
     watch.write(found.state_file, watch.state(seen, told if problem else told_now, problems, now))
-    watch.write(found.metrics_file, watch.metrics(seen, now))
+    watch.write(found.metrics_file, watch.metrics(seen, found.days, now))
     return 1 if failed or problem or problems else 0
 
 

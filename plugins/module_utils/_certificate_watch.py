@@ -61,6 +61,10 @@ class Seen(t.NamedTuple):
         """Whether a threshold is worth telling: what renews by itself does so when a third of the life is left, and needs no warning."""
         return not self.renews or days < self.life / 3
 
+    def crossed(self, thresholds: t.Iterable[int], now: float) -> t.Optional[int]:
+        """The smallest threshold that is worth telling and is reached."""
+        return min((day for day in thresholds if self.days_left(now) <= day and self.due(day)), default=None)
+
     def is_critical(self, critical: float, now: float) -> bool:
         return bool(self.ends) and self.days_left(now) <= (min(critical, self.life / 3) if self.renews else critical)
 
@@ -162,8 +166,7 @@ def news(
             after[item.key] = {"fingerprint": item.fingerprint, "threshold": threshold}
         if not item.ends:
             continue
-        left = item.days_left(now)
-        crossed = min((day for day in thresholds if left <= day and item.due(day)), default=None)
+        crossed = item.crossed(thresholds, now)
         if crossed is not None and (threshold is None or crossed < threshold):
             messages.append(
                 News(3 if item.is_critical(critical, now) else 4, f"the certificate {item.name}: {item.place} {_how_long(item, now)}")
@@ -191,10 +194,16 @@ def problems(seen: t.Iterable[Seen], critical: float, now: float) -> t.List[str]
     return found
 
 
-def metrics(seen: t.Sequence[Seen], now: float) -> str:
+def metrics(seen: t.Sequence[Seen], thresholds: t.Sequence[int], now: float) -> str:
     """The text format of Prometheus."""
+
+    def threshold(item: Seen) -> t.Optional[float]:
+        crossed = item.crossed(thresholds, now)
+        return (float("inf") if crossed is None else crossed) if item.ends else None
+
     tables: t.List[t.Tuple[str, str, t.Callable[[Seen], t.Optional[float]]]] = [
         ("civitas_certificate_not_after_timestamp_seconds", "End of the presented chain.", lambda item: item.ends or None),
+        ("civitas_certificate_threshold_days", "Smallest number of days left to tell that is reached; +Inf for none.", threshold),
         ("civitas_certificate_served", "1 when the installed certificate is what is presented.", lambda item: float(not item.fault)),
     ]
     lines = []
@@ -203,10 +212,14 @@ def metrics(seen: t.Sequence[Seen], now: float) -> str:
         for item in seen:
             number = value(item)
             if number is not None:
-                lines.append(f'{metric}{{name="{_label(item.name)}",place="{_label(item.place)}"}} {number:.0f}')
+                lines.append(f'{metric}{{name="{_label(item.name)}",place="{_label(item.place)}"}} {_written(number)}')
     metric = "civitas_certificate_watch_timestamp_seconds"
     lines += [f"# HELP {metric} When this was measured.", f"# TYPE {metric} gauge", f"{metric} {now:.0f}"]
     return "\n".join(lines) + "\n"
+
+
+def _written(number: float) -> str:
+    return "+Inf" if number == float("inf") else f"{number:.0f}"
 
 
 def _label(text: str) -> str:

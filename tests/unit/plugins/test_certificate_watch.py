@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_metrics
 from ansible_collections.civitas.hosting.plugins.module_utils import _certificate_watch as watch
 from ansible_collections.civitas.hosting.plugins.module_utils._certificate_install import leaf_fingerprint
 from ansible_collections.civitas.hosting.plugins.module_utils._certificate_program import main
@@ -90,11 +91,24 @@ def test_an_expired_certificate_is_named_as_such() -> None:
 
 def test_metrics_are_in_the_format_of_prometheus() -> None:
     awkward = Seen('a"b', "c\\d", "aa", TODAY, 90, "", "")
-    text = watch.metrics([awkward, seen(0, fingerprint="", trouble="unreachable")], TODAY)
+    text = watch.metrics([awkward, seen(0, fingerprint="", trouble="unreachable")], DAYS, TODAY)
     assert 'civitas_certificate_not_after_timestamp_seconds{name="a\\"b",place="c\\\\d"} 1800000000\n' in text
     assert 'civitas_certificate_served{name="edge",place="127.0.0.1:443"} 0\n' in text
     assert text.count("civitas_certificate_not_after_timestamp_seconds{") == 1
     assert text.endswith("civitas_certificate_watch_timestamp_seconds 1800000000\n")
+
+
+def test_metrics_name_the_threshold_that_is_reached() -> None:
+    def shown(item: Seen) -> list[float]:
+        return [
+            value
+            for _labels, value in _alert_metrics.parse(watch.metrics([item], DAYS, TODAY)).get("civitas_certificate_threshold_days", [])
+        ]
+
+    assert [shown(seen(left)) for left in (31, 30, 14.1, 14, 7, 0.5, -1)] == [[float("inf")], [30], [30], [14], [7], [1], [1]]
+    # What renews itself has not failed yet; of what does not answer nothing is known.
+    assert shown(seen(20, life=90, renews=True)) == [float("inf")] and shown(seen(10, life=90, renews=True)) == [14]
+    assert shown(seen(0, fingerprint="", trouble="unreachable")) == []
 
 
 @pytest.mark.parametrize("text", ["", "rubbish", "[]", '{"told": []}', '{"time": 5}'])
