@@ -27,8 +27,8 @@ STATES = ("proven", "built, unproven", "missing")
 SYSTEMS = {"H": "Primero, hosted", "T": "Primero, self-hosted", "O": "OpenCRVS", "C": "OpenCRVS checklist", "P": "Pryv.io"}
 
 PROSE_KEYS = ("purpose", "title", "remedy")
-# How a check is done is for the machine.
-CHECK_KEYS = ("id", "title", "remedy")
+# How a check is done, or an alarm judged, is for the machine.
+SHOWN_KEYS = {"checks": ("id", "title", "remedy"), "alerts": ("name", "severity", "text", "runbook")}
 REFERENCE = "\n\n<!-- reference:begin -->\n<!-- reference:end -->\n"
 
 
@@ -121,7 +121,7 @@ def declaration_tables(declarations: dict[str, Any]) -> list[str]:
         if keys == ["name"]:
             lines += [", ".join(cell(item["name"]) for item in mappings) + ".", ""]
         elif mappings:
-            keys = [key for key in keys if key in CHECK_KEYS] if kind == "checks" else keys
+            keys = [key for key in keys if key in SHOWN_KEYS.get(kind, keys)]
             rows = [[prose(item.get(key, "")) if key in PROSE_KEYS else cell(item.get(key)) for key in keys] for item in mappings]
             lines += [*table(keys, rows), ""]
         if len(mappings) < len(items):

@@ -58,6 +58,8 @@ packages:
   - "{{ edge_packages | map('community.general.dict_kv', 'name') }}"
 checks:
   - {id: edge.service, title: It runs, type: service, units: [edge.service], remedy: Start it.}
+alerts:
+  - {name: EdgeDown, severity: critical, metric: civitas_edge, equals: 0, text: "{host} is down.", runbook: "alerts.md#edge"}
 sites: "{{ edge_sites }}"
 """
 
@@ -100,6 +102,7 @@ def test_a_role_page_shows_every_option_and_declaration(tree: Path) -> None:
     assert "`nginx-light`, `openssl`." in lines
     assert "More, depending on the variables: see [meta/declarations.yml](meta/declarations.yml)." in lines
     assert "| `edge.service` | It runs | Start it. |" in lines
+    assert "| `EdgeDown` | `critical` | `{host} is down.` | `alerts.md#edge` |" in lines
     assert lines[lines.index("### Sites") + 2] == "Depends on the variables: see [meta/declarations.yml](meta/declarations.yml)."
 
 
