@@ -16,7 +16,7 @@ import copy
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_receivers import Receiver
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Alert
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import ALL, Alert
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES, Told, compose, occasion
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_window import Window
 from ansible_collections.civitas.hosting.plugins.module_utils._login_text import utc
@@ -127,8 +127,18 @@ class Notifier:
 
 def quiet(alerts: t.Sequence[Alert]) -> t.Set[str]:
     """The keys of alarms of which another says more."""
+    blind = unknown_hosts(alerts)
     named = {(alert.host, name, alert.labels) for alert in alerts for name in alert.inhibits}
-    return {alert.key for alert in alerts if (alert.host, alert.name, alert.labels) in named}
+    return {
+        alert.key
+        for alert in alerts
+        if (alert.host, alert.name, alert.labels) in named or (alert.host in blind and ALL not in alert.inhibits)
+    }
+
+
+def unknown_hosts(alerts: t.Iterable[Alert]) -> t.Set[str]:
+    """The hosts of which nothing is known: that an alarm of theirs does not ring says nothing."""
+    return {alert.host for alert in alerts if ALL in alert.inhibits}
 
 
 def planned(
@@ -149,8 +159,9 @@ def planned(
     kept: State = copy.deepcopy({"told": {}, "fresh": {}, **state})
     told: t.Dict[str, t.Dict[str, t.Any]] = kept["told"]
     ringing = {alert.key: alert for alert in alerts if alert.severity in receiver.severities}
+    blind = unknown_hosts(alerts)
     for key, entry in told.items():
-        if key in ringing:
+        if key in ringing or entry["alert"]["host"] in blind:
             entry.pop("gone", None)
         else:
             entry["gone"] = min(entry.get("gone", now), now)

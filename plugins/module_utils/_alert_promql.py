@@ -63,8 +63,10 @@ def _rendered(rule: Rule, hosts: t.Sequence[str], quiet: t.Sequence[str]) -> t.D
 def expression(rule: Rule, hosts: t.Sequence[str]) -> str:
     """The condition in PromQL, for the series of some hosts."""
     if rule.condition == "missing":
-        # One for each host: it is from the selector that the answer has its labels.
-        return " or ".join(f"absent({_selector(rule, [host])})" for host in hosts)
+        # One for each host: it is from the selector that the answer has its labels. One that does not answer is another matter.
+        return " or ".join(
+            f"absent({_selector(rule, [host])}) unless on(host) max by (host) (up{{host={_quoted(host)}}}) == 0" for host in hosts
+        )
     selector = _selector(rule, hosts)
     if rule.condition == "older_than":
         return f"time() - {selector} > {_number(rule.limit)}"

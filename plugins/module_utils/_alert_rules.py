@@ -17,7 +17,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._value_types impor
 CONDITIONS = ("above", "below", "equals", "older_than", "reaches", "missing")
 SEVERITIES = ("warning", "critical")
 UNITS = ("ratio", "seconds", "bytes", "count", "none")
-KEYS = ("role", "name", "severity", "metric", "labels", *CONDITIONS, "for", "unit", "text", "runbook", "expr")
+KEYS = ("role", "name", "severity", "metric", "labels", *CONDITIONS, "for", "unit", "text", "runbook", "expr", "blinds")
 # A condition that is stricter with a greater number, one that is with a smaller one.
 _GROWING, _SHRINKING = ("above", "older_than"), ("below",)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -28,6 +28,8 @@ _LABEL = re.compile(r"[a-z][a-z0-9_]*")
 _RUNBOOK = re.compile(r"[a-z0-9_]+\.md#[a-z0-9_-]+")
 # What stands in braces in a text.
 FIELD = re.compile(r"{([^{}]*)}")
+# In place of names of rules: all others of the same host.
+ALL = "*"
 # What Prometheus adds to series and alarms, and is no part of what was measured.
 OWN_LABELS = ("alertname", "severity", "host", "job", "instance", "prometheus")
 
@@ -46,6 +48,7 @@ class Rule(t.NamedTuple):
         within, window: of C(reaches), how far ahead and how far back it looks, in seconds.
         hold: for how many seconds the condition must hold.
         expr: an expression for Prometheus alone, in place of metric and condition.
+        blinds: while it rings, nothing else is known of its host.
     """
 
     role: str
@@ -62,6 +65,7 @@ class Rule(t.NamedTuple):
     text: str
     runbook: str
     expr: str
+    blinds: bool
 
     @property
     def rank(self) -> int:
@@ -74,7 +78,7 @@ class Alert(t.NamedTuple):
     Attributes:
         labels: of the series, without those of Prometheus.
         since: from when on it rings, in seconds since 1970.
-        inhibits: names of rules that say less about the same series, and are quiet meanwhile.
+        inhibits: names of rules that say less about the same series, and are quiet meanwhile; C(ALL) when nothing is known of the host.
     """
 
     name: str
@@ -152,6 +156,8 @@ def _problems(item: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         yield f"for is {item['for']!r}; write a duration such as 30s, 10m, 26h or 3d, or leave it out"
     if item.get("unit", "none") not in UNITS:
         yield f"unit is {item['unit']!r}; write one of {', '.join(UNITS)}"
+    if "blinds" in item and not ("expr" in item and is_true(item["blinds"])):
+        yield f"blinds is {item['blinds']!r}; write true, and that for a rule with expr only, such as that a host does not answer"
     if not _fits(_RUNBOOK, item.get("runbook")):
         yield f"runbook is {item.get('runbook')!r}; write page and section below docs/runbooks, such as alerts.md#disk"
     yield from (_expression_problems(item) if "expr" in item else _condition_problems(item))
@@ -258,11 +264,14 @@ def _rule(item: t.Mapping[str, t.Any]) -> Rule:
         text=str(item["text"]).strip(),
         runbook=str(item["runbook"]),
         expr=str(item.get("expr", "")).strip(),
+        blinds="blinds" in item,
     )
 
 
 def inhibited_by(rule: Rule, rules: t.Iterable[Rule]) -> t.Tuple[str, ...]:
     """The names of rules that say less than C(rule) about the same series: less severe ones, and less strict ones of the same condition."""
+    if rule.blinds:
+        return (ALL,)
     if not rule.metric:
         return ()
     same = [other for other in rules if (other.metric, other.labels) == (rule.metric, rule.labels) and other.name != rule.name]

@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_evaluate as light
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_metrics import Samples
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Rule, parse
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 RULE: dict[str, Any] = {
@@ -83,6 +83,7 @@ def test_what_is_for_prometheus_is_passed_over() -> None:
     assert light.evaluate([rule], {}, NOTHING, "h", 0) == ([], NOTHING)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 86400), min_size=2, max_size=60, unique=True),
     st.floats(-1, 1), st.floats(-1e6, 1e6), st.integers(0, 86400),

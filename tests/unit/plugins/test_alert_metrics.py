@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_metrics as metrics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -49,6 +49,7 @@ LABELS = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(LABELS, st.floats(allow_nan=False)), max_size=5))
 def test_what_is_written_is_read(series: list[tuple[dict[str, str], float]]) -> None:
     lines = []

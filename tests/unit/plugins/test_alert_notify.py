@@ -12,7 +12,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._alert_receivers i
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Alert
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_window import Window
 from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Undelivered
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -127,6 +127,18 @@ def test_another_series_or_host_is_not_silenced() -> None:
     assert notify.quiet([worse, same, other, same._replace(host="i")]) == {same.key}
 
 
+def test_of_a_host_that_does_not_answer_nothing_else_is_told_nor_over() -> None:
+    site = Site()
+    site.run(CRITICAL)
+    down, other = alarm("HostDown", "critical", ("*",)), alarm("Elsewhere", "critical")._replace(host="i")
+    # Its series end at once, and that it is down is known a minute later.
+    assert site.run() == []
+    assert site.run(down, alarm("Missing", "critical"), other) == ["[2 hosts] CRITICAL: HostDown (and 1 more)"]
+    assert site.run(down, minutes=200) == ["[i] over: Elsewhere"]
+    assert site.run(CRITICAL, minutes=3) == ["[h] over: HostDown"]
+    assert site.run(minutes=3) == ["[h] over: Fuller"]
+
+
 def test_who_hears_critical_alarms_only() -> None:
     site = Site(MAIL, PHONE)
     assert site.run(WARNING, minutes=3) == ["mail: [h] WARNING: Disk"]
@@ -226,6 +238,7 @@ ALARMS = [WARNING, CRITICAL, alarm("Memory"), alarm("Unit", "critical", unit="a"
 STEPS = st.lists(st.tuples(st.sets(st.integers(0, 3)), st.booleans(), st.integers(1, 4)), max_size=25)
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_whatever_happens_everything_is_told_and_ends(steps: list[tuple[set[int], bool, int]]) -> None:
     """In the end the receiver knows exactly what rings, and what it was told to be new and over alternates."""

@@ -36,7 +36,8 @@ def test_what_hosts_declare_alike_is_one_rule() -> None:
     rules = prometheus_rules(declared)["groups"][0]["rules"]
     assert [rule["expr"] for rule in rules] == [
         r'civitas_mount_used_ratio{host=~"a|b\\.example\\.org"} > 0.5',
-        'absent(civitas_x{host="a"}) or absent(civitas_x{host="b.example.org"})',
+        'absent(civitas_x{host="a"}) unless on(host) max by (host) (up{host="a"}) == 0'
+        ' or absent(civitas_x{host="b.example.org"}) unless on(host) max by (host) (up{host="b.example.org"}) == 0',
         'civitas_mount_used_ratio{host="c"} > 0.6',
     ]
 
@@ -49,6 +50,8 @@ def test_who_says_less_is_named() -> None:
 def test_expressions_are_left_as_they_are_and_written_once() -> None:
     rule = {"role": "monitoring", "name": "Up", "severity": "critical", "expr": "up == 0", "text": "{host} is down.", "runbook": "a.md#a"}
     assert expressions({"a": [rule], "b": [rule]}) == {"Up": "up == 0"}
+    (group,) = prometheus_rules({"a": [{**rule, "blinds": True}]})["groups"]
+    assert group["rules"][0]["annotations"]["inhibits"] == "*"
 
 
 def test_no_label_gets_out_of_its_quotes() -> None:

@@ -155,6 +155,21 @@ def test_every_rule_fires_does_not_fire_and_resolves(distribution: str) -> None:
 
 
 @pytest.mark.parametrize("distribution", judges.PROMTOOLS)
+def test_of_a_host_that_does_not_answer_nothing_is_missing(distribution: str) -> None:
+    found = [{**item, "role": "kinds", "runbook": "a.md#a"} for item in KINDS if item["name"] == "KindMissing"]
+    (rule,) = parse(found)
+    tests = []
+    for first, second, rings in (("1x20", "1x20", True), ("0x20", "1x20", True), ("0x20", "0x20", False)):
+        series = [{"series": f'up{{host="{HOST}",job="{job}"}}', "values": up} for job, up in (("host", first), ("mail", second))]
+        expected = [shown(rule, Story({}, [1.0] * 21, {}), 20)] if rings else []
+        check = {"eval_time": "20m", "alertname": rule.name, "exp_alerts": expected}
+        tests.append({"interval": "1m", "input_series": series, "alert_rule_test": [check]})
+    content = files(found)
+    content["tests.yml"] = yaml.safe_dump({"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests})
+    assert judged(distribution, content) == ""
+
+
+@pytest.mark.parametrize("distribution", judges.PROMTOOLS)
 def test_a_rule_for_several_hosts_is_the_same_for_each(distribution: str) -> None:
     # What is missing on the other host is another matter.
     found = [item for item in declared() if "missing" not in item]

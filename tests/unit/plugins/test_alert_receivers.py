@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_receivers as receivers
 from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Rejected, Undelivered
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit import sinks, tls_servers
@@ -189,6 +189,7 @@ def test_an_sms_is_short_and_each_number_gets_its_own(tmp_path: Path) -> None:
 
 
 # The alphabet of what could get out of its place.
+@settings(deadline=None)
 @given(st.text('a0 "\\&=?#%{}\n\u2192', max_size=30))
 def test_no_text_gets_out_of_its_place(text: str) -> None:
     fields = {"text": text, "number": "1"}
