@@ -82,7 +82,14 @@ def problems(receivers: t.Any, variable: str = "receivers") -> t.List[str]:
             found.append(f"{where}.{ways[0]} is {in_words(receiver[ways[0]])}; write a mapping")
         else:
             found += _WAY_PROBLEMS[ways[0]](f"{where}.{ways[0]}", receiver[ways[0]])
-    return found
+    return found or _unheard(receivers, variable)
+
+
+def _unheard(receivers: t.Sequence[t.Mapping[str, t.Any]], variable: str) -> t.List[str]:
+    """Severities that nobody hears. Without any receiver that is on purpose, or a matter of the site's policy."""
+    heard = {severity for receiver in receivers for severity in receiver.get("severities", SEVERITIES)}
+    missing = [severity for severity in SEVERITIES if receivers and severity not in heard]
+    return [f"{variable}: nobody hears {severity} alarms; write {severity} into the severities of a receiver" for severity in missing]
 
 
 def _email_problems(where: str, email: t.Mapping[str, t.Any]) -> t.List[str]:
