@@ -9,6 +9,7 @@ Private to the collection: no promise of stability. Standard library only.
 
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 
@@ -93,7 +94,7 @@ class Alert(t.NamedTuple):
     @property
     def key(self) -> str:
         """The same as long as it is the same alarm."""
-        return " ".join([self.host, self.name, *(f"{name}={value}" for name, value in self.labels)])
+        return json.dumps([self.host, self.name, self.labels])
 
 
 def duration(value: t.Any) -> t.Optional[float]:
@@ -132,6 +133,7 @@ def problems(items: t.Any) -> t.List[str]:
         return [f"alerts: this is {in_words(items)}; write a list of rules"]
     found: t.List[str] = []
     owners: t.Dict[str, str] = {}
+    series: t.Set[str] = set()
     for item in items:
         if not isinstance(item, t.Mapping):
             found.append(f"alerts: a rule is {in_words(item)}; write a mapping with name, severity, metric, a condition, text and runbook")
@@ -141,6 +143,10 @@ def problems(items: t.Any) -> t.List[str]:
         owner = owners.setdefault(str(item.get("name", "")), str(item.get("role", "?")))
         if owner != str(item.get("role", "?")):
             found.append(f"{where}: role {owner} has a rule of this name; write another name")
+        same = json.dumps([str(item.get("name", "")), str(item.get("metric", "")), str(item.get("labels", {}))])
+        if same in series:
+            found.append(f"{where}: it is there twice for the same metric and labels; write another name")
+        series.add(same)
     return found
 
 

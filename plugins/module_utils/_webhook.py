@@ -69,11 +69,13 @@ class Https:
             answer.read(65536)
             if answer.will_close or not answer.isclosed():
                 self.connection.close()
-        except (http.client.HTTPException, OSError, ValueError) as error:
+        except OSError as error:
             self.connection.close()
-            # What is no header or address is quoted by the error.
-            shown = type(error).__name__ if isinstance(error, ValueError) and not isinstance(error, OSError) else text.clean(error)
-            raise Undelivered(f"{self.place}: {shown}") from None
+            raise Undelivered(f"{self.place}: {text.clean(error)}") from None
+        except (http.client.HTTPException, ValueError) as error:
+            self.connection.close()
+            # Their texts may quote the address or a header.
+            raise Undelivered(f"{self.place}: {type(error).__name__}") from None
         if answer.status == 429 or answer.status >= 500:
             raise Undelivered(f"{self.place}: the answer is {answer.status}")
         if not 200 <= answer.status < 300:

@@ -137,6 +137,15 @@ def test_a_certificate_that_does_not_verify_ends_it(tmp_path: Path) -> None:
     assert sink.requests == []
 
 
+def test_an_error_quotes_no_secret(tmp_path: Path) -> None:
+    with sinks.https(tmp_path) as sink:
+        for options in ({"url": f"{sink.url}/canary with blanks"}, {"url": f"{sink.url}{ROOM}", "format": "matrix", "token": "canary\n"}):
+            found = receivers.parse([{"name": "x", "webhook": {"ca_file": sink.ca_file, **options}}], {})[0]
+            with pytest.raises(Undelivered, match=r"webhook: localhost: (InvalidURL|ValueError)$") as caught:
+                receivers.send(found, MESSAGE)
+            assert "canary" not in str(caught.value)
+
+
 def test_one_that_hangs_is_left(tmp_path: Path) -> None:
     with tls_servers.answering(lambda _connection: time.sleep(30)) as port:
         hanging = one({"email": {"to": ["a@example.org"]}}, {"from": "h@example.org", "port": port})

@@ -97,7 +97,8 @@ def test_what_is_no_rule_at_all(items: Any, problem: str) -> None:
 
 
 def test_two_roles_may_not_give_one_name() -> None:
-    assert rules.problems([GOOD, {**GOOD, "above": 0.8}]) == []
+    assert rules.problems([{**GOOD, "labels": {"a": "1"}}, {**GOOD, "labels": {"a": "2"}}]) == []
+    assert "it is there twice for the same metric and labels" in rules.problems([GOOD, {**GOOD, "above": 0.8}])[0]
     assert "role base has a rule of this name" in rules.problems([GOOD, {**GOOD, "role": "docker"}])[0]
 
 

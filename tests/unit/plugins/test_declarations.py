@@ -46,6 +46,13 @@ def test_port_numbers_become_numbers() -> None:
     assert check_items("r", "ports", [dict(PORT)])[0]["port"] == 80
 
 
+def test_a_bad_rule_of_an_alarm_is_refused_by_name() -> None:
+    rule = {"name": "Down", "severity": "critical", "metric": "civitas_x", "equals": 0, "text": "x", "runbook": "alerts.md#x"}
+    assert check_items("r", "alerts", [rule]) == [{**rule, "role": "r"}]
+    with pytest.raises(DeclarationError, match="alert Down of role r: equals is 'no'; write a number"):
+        check_items("r", "alerts", [{**rule, "equals": "no"}])
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
