@@ -10,6 +10,7 @@ Private to the collection: no promise of stability. Standard library only.
 from __future__ import annotations
 
 import json
+import math
 import re
 import typing as t
 
@@ -113,7 +114,7 @@ def number(value: t.Any) -> t.Optional[float]:
         found = float(value)
     except ValueError:
         return None
-    return found if abs(found) < float("inf") else None
+    return found if math.isfinite(found) else None
 
 
 def _fits(pattern: t.Pattern[str], value: t.Any) -> bool:

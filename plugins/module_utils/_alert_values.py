@@ -9,6 +9,7 @@ Private to the collection: no promise of stability. Standard library only.
 
 from __future__ import annotations
 
+import math
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import FIELD
@@ -25,7 +26,7 @@ TEMPLATES = {
 
 def written(value: float, unit: str) -> str:
     """The value as C(TEMPLATES) write it."""
-    if value != value or abs(value) == float("inf"):
+    if not math.isfinite(value):
         # As Go writes them.
         return {"inf": "+Inf", "-inf": "-Inf"}.get(str(value), "NaN")
     if unit == "ratio":
