@@ -24,8 +24,11 @@ from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Un
 
 # What still rings is told again after so many seconds.
 REMIND = {"critical": 4 * 3600.0, "warning": 86400.0}
-# So long warnings are gathered, and so long an alarm must be quiet before it is over: one that flickers is told once.
+# So long warnings are gathered.
 SETTLE = 120.0
+# So many times that an alarm must be quiet before it is over: one that flickers is told once, and the alarms of a host that falls silent end
+# minutes before it is known that they say nothing.
+QUIET = 3
 # Seconds to wait after the first, second ... failure in a row; with a run every minute, what comes back is found within five.
 WAITS = (0.0, 60.0, 120.0, 180.0)
 # A receiver that has failed for so long is a matter for the others.
@@ -177,7 +180,7 @@ def planned(
         message = compose(host, [], occasion(receiver.name, [], [window.until], note), note, pages)
         return Plan(message, {**kept, "window": list(window)}, kept)
 
-    over = [key for key, entry in told.items() if "gone" in entry and (known or now - entry["gone"] >= settle)]
+    over = [key for key, entry in told.items() if "gone" in entry and (known or now - entry["gone"] >= QUIET * settle)]
     again = [key for key in ringing if key in told and key not in hidden and not 0 <= now - told[key]["at"] < REMIND[ringing[key].severity]]
     due = any(alert.severity == "critical" or now - fresh[alert.key] >= settle for alert in unknown)
     if not (over or again or due or known):

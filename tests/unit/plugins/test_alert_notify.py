@@ -89,7 +89,7 @@ def test_what_still_rings_is_told_again() -> None:
 def test_each_alarm_is_over_once() -> None:
     site = Site()
     site.run(CRITICAL)
-    assert site.run(minutes=2) == []
+    assert site.run(minutes=6) == []
     assert site.run() == ["[h] over: Fuller"]
     assert site.run(minutes=2000) == []
     message = site.heard[-1][1]
@@ -101,7 +101,7 @@ def test_one_that_flickers_is_told_once() -> None:
     site = Site()
     told = site.run(CRITICAL)
     for _time in range(30):
-        told += site.run() + site.run(CRITICAL)
+        told += site.run(minutes=5) + site.run(CRITICAL)
     assert told == ["[h] CRITICAL: Fuller"]
 
 
@@ -115,10 +115,10 @@ def test_who_says_more_silences_who_says_less() -> None:
     assert site.run(WARNING, CRITICAL) == ["[h] CRITICAL: Fuller"]
     assert site.run(WARNING, CRITICAL, minutes=60) == []
     # What is left rings now, in the same message.
-    assert site.run(WARNING, minutes=3) == ["[h] WARNING: Disk (and 1 more)"]
+    assert site.run(WARNING, minutes=7) == ["[h] WARNING: Disk", "[h] over: Fuller"]
     # One that was told before is neither told again nor over.
     assert site.run(WARNING, CRITICAL) == ["[h] CRITICAL: Fuller"]
-    assert site.run(WARNING, minutes=3) == ["[h] over: Fuller"]
+    assert site.run(WARNING, minutes=7) == ["[h] over: Fuller"]
 
 
 def test_another_series_or_host_is_not_silenced() -> None:
@@ -131,12 +131,12 @@ def test_of_a_host_that_does_not_answer_nothing_else_is_told_nor_over() -> None:
     site = Site()
     site.run(CRITICAL)
     down, other = alarm("HostDown", "critical", ("*",)), alarm("Elsewhere", "critical")._replace(host="i")
-    # Its series end at once, and that it is down is known a minute later.
-    assert site.run() == []
+    # Its series end at once, and that it is down is known minutes later.
+    assert site.run(minutes=5) == []
     assert site.run(down, alarm("Missing", "critical"), other) == ["[2 hosts] CRITICAL: HostDown (and 1 more)"]
     assert site.run(down, minutes=200) == ["[i] over: Elsewhere"]
-    assert site.run(CRITICAL, minutes=3) == ["[h] over: HostDown"]
-    assert site.run(minutes=3) == ["[h] over: Fuller"]
+    assert site.run(CRITICAL, minutes=7) == ["[h] over: HostDown"]
+    assert site.run(minutes=7) == ["[h] over: Fuller"]
 
 
 def test_who_hears_critical_alarms_only() -> None:
@@ -174,7 +174,7 @@ def test_one_that_cannot_be_told_is_told_to_the_others() -> None:
     assert site.run(CRITICAL, minutes=14) == []
     assert site.run(CRITICAL) == ["phone: [h] CRITICAL: mail cannot be told of alarms: mail: 127.0.0.1 port 25: refused."]
     site.failing.clear()
-    assert site.run(CRITICAL, minutes=8) == [
+    assert site.run(CRITICAL, minutes=12) == [
         "mail: [h] CRITICAL: Fuller",
         "phone: [h] over: mail cannot be told of alarms: mail: 127.0.0.1 port 25: refused.",
     ]
@@ -249,7 +249,7 @@ def test_whatever_happens_everything_is_told_and_ends(steps: list[tuple[set[int]
         last = [ALARMS[number] for number in sorted(ringing)]
         site.run(*last, minutes=minutes)
     site.failing = {}
-    site.run(*last, minutes=8)
+    site.run(*last, minutes=15)
     believed: set[str] = set()
     for _name, message in site.heard:
         for fact in message["alerts"]:
