@@ -26,8 +26,8 @@ from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Un
 REMIND = {"critical": 4 * 3600.0, "warning": 86400.0}
 # So long warnings are gathered.
 SETTLE = 120.0
-# So many times that an alarm must be quiet before it is over: one that flickers is told once, and the alarms of a host that falls silent end
-# minutes before it is known that they say nothing.
+# So many times that an alarm must be quiet before it is over: one that flickers is told once, and the alarms of a host that falls silent
+# end minutes before it is known that they say nothing.
 QUIET = 3
 # Seconds to wait after the first, second ... failure in a row; with a run every minute, what comes back is found within five.
 WAITS = (0.0, 60.0, 120.0, 180.0)
