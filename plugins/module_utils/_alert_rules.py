@@ -112,7 +112,7 @@ def number(value: t.Any) -> t.Optional[float]:
         return None
     try:
         found = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None
 

@@ -59,6 +59,7 @@ def test_others(item: dict[str, Any]) -> None:
         (without(above="much"), "above is 'much'; write a number"),
         (without(above=True), "above is True; write a number"),
         (without(above="inf"), "write a number"),
+        (without(above=10**400), "write a number"),
         (without("above", older_than="26 hours"), "older_than is '26 hours'; write a duration"),
         (without("above", missing=False, text="x"), "missing is False; write true"),
         (without("above", missing=True), "text has {value}, which nothing has that is missing"),
