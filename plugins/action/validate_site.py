@@ -83,7 +83,7 @@ _GIVEN_SECRETS = (
     _Given("civitas_mail", "mail_relay_smarthost", "password_secret", "password", "__civitas_mail_password", _GIVEN_PASSWORD),
     _Given("civitas_mail_webhook", "mail_relay_webhook", "url_secret", "url", "__civitas_mail_url", _GIVEN_URL),
 )
-_FIREWALL = ("ports", "admin_networks", "peers", "public_networks", "container_interfaces", "ssh_port")
+_FIREWALL = ("ports", "admin_networks", "peers", "monitoring", "public_networks", "container_interfaces", "ssh_port")
 _SITE_NAMES = re.compile(r"\b(?:access_(people|automation|break_glass|announce_smtp|announce_webhook)|firewall_(admin_networks))\b")
 _CONNECTION = ("ansible_connection", "ansible_host", "ansible_port", "ansible_user")
 

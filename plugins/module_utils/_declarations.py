@@ -31,7 +31,7 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "alerts": ("name", "severity", "text", "runbook"),
 }
 
-PORT_SOURCES = ("public", "admin", "cluster", "containers", "loopback")
+PORT_SOURCES = ("public", "admin", "cluster", "monitoring", "containers", "loopback")
 
 
 class DeclarationError(Exception):

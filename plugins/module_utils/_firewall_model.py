@@ -39,7 +39,7 @@ class Port(t.NamedTuple):
 
 
 class Model(t.NamedTuple):
-    """V(networks) has the sources V(admin), V(cluster) and V(public), each as networks."""
+    """V(networks) has the sources V(admin), V(cluster), V(monitoring) and V(public), each as networks."""
 
     ports: t.List[Port]
     networks: t.Dict[str, t.List[Network]]
@@ -54,14 +54,16 @@ def model(config: Config) -> Model:
     """The model of a configuration that has no L(problems).
 
     Args:
-        config: the variables of the role firewall without their prefix: V(ports), V(admin_networks), V(peers), V(public_networks),
-            V(container_interfaces), V(ssh_port), V(log_drops), and V(egress), a mapping with V(mode) and all that its rules are made from.
+        config: the variables of the role firewall without their prefix: V(ports), V(admin_networks), V(peers), V(monitoring),
+            V(public_networks), V(container_interfaces), V(ssh_port), V(log_drops), and V(egress), a
+            mapping with V(mode) and all that its rules are made from.
     """
     return Model(
         ports=[_port(item) for item in config["ports"]],
         networks={
             "admin": [_network(item) for item in config["admin_networks"]],
             "cluster": [_network(item) for item in config["peers"]],
+            "monitoring": [_network(item) for item in config["monitoring"]],
             "public": [_network(item) for item in config["public_networks"]],
         },
         interfaces=list(config["container_interfaces"]),
@@ -77,6 +79,7 @@ def problems(config: Config) -> t.List[str]:
         *_network_problems("firewall_admin_networks", config["admin_networks"]),
         *_network_problems("firewall_public_networks", config["public_networks"]),
         *_peer_problems(config["peers"]),
+        *_network_problems("firewall_monitoring", config["monitoring"]),
         *_interface_problems(config["container_interfaces"]),
     ]
     if config["admin_networks"] == []:
@@ -89,6 +92,8 @@ def problems(config: Config) -> t.List[str]:
     found += _overlaps(ports)
     if any(port.source == "public" for port in ports) and config["public_networks"] == []:
         found.append("firewall_public_networks is empty, but ports are public; write ['0.0.0.0/0', '::/0'] or the networks they are for")
+    if any(port.source == "monitoring" for port in ports) and config["monitoring"] == []:
+        found.append("firewall_monitoring is empty, but ports are for it; write the monitoring hosts, such as [192.0.2.10]")
     ssh = config["ssh_port"]
     if not _is_port(ssh):
         found.append(f"firewall_ssh_port: {ssh!r} is not a port number; write the one that sshd listens on, usually 22")
@@ -258,7 +263,7 @@ def _opens(port: Port, number: int) -> bool:
 
 
 def _overlaps(ports: t.Sequence[Port]) -> t.Iterator[str]:
-    """Ports that say the same thing twice, or that contradict each other; V(admin), V(cluster) and V(containers) add up."""
+    """Ports that say the same thing twice, or that contradict each other; V(admin), V(cluster), V(monitoring) and V(containers) add up."""
     for position, port in enumerate(ports):
         for other in ports[:position]:
             if (port.number, port.protocol) != (other.number, other.protocol) or not any(

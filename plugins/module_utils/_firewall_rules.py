@@ -24,7 +24,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._firewall_model im
 TABLE = "inet civitas"
 # Before the chains of the container engine, of ufw and of others.
 _PRIORITY = "priority filter - 5"
-_SETS = {"admin": "admin", "cluster": "peers", "public": "public"}
+_SETS = {"admin": "admin", "cluster": "peers", "monitoring": "monitoring", "public": "public"}
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 _IP = {4: "ip", 6: "ip6"}
 

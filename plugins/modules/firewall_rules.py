@@ -41,6 +41,11 @@ options:
     type: list
     elements: str
     default: []
+  monitoring:
+    description: Addresses that reach what is from V(monitoring).
+    type: list
+    elements: str
+    default: []
   public_networks:
     description: Networks that reach what is from V(public).
     type: list
@@ -118,6 +123,7 @@ def main() -> None:
             "ports": {"type": "list", "elements": "dict", "required": True},
             "admin_networks": {"type": "list", "elements": "str", "required": True},
             "peers": {"type": "list", "elements": "str", "default": []},
+            "monitoring": {"type": "list", "elements": "str", "default": []},
             "public_networks": {"type": "list", "elements": "str", "default": ["0.0.0.0/0", "::/0"]},
             "container_interfaces": {"type": "list", "elements": "str", "default": []},
             "ssh_port": {"type": "int", "default": 22},
