@@ -190,10 +190,10 @@ def _alignment(
     # One of the two that fits is enough for DMARC to pass; while the other does not, a forwarded message or a broken key loses mail.
     severity = "warning" if any(one[2] for one in judged) else "error"
     findings = []
-    for id, told, fits in judged:
-        if fits is None:
+    for id, told, fitting in judged:
+        if fitting is None:
             findings.append(unknown(id, domain, told, _EXPECTED[id]))
-        elif fits:
+        elif fitting:
             findings.append(good(id, domain, told, _EXPECTED[id]))
         else:
             what = "Use a return address of" if id == "dmarc.spf_alignment" else "Sign (d=) as"

@@ -17,8 +17,6 @@ UDP_SIZE = 512
 
 
 class _Handler(DNSHandler):
-    udplen = UDP_SIZE
-
     def handle(self) -> None:
         with contextlib.suppress(_Silence, OSError):
             super().handle()
@@ -54,6 +52,10 @@ class _Zones:
         # A name exists when something is at it or below it.
         if not any(_is_at_or_below(one, name) for one in self.records):
             reply.header.rcode = RCODE.NXDOMAIN
+        if handler.protocol == "udp" and len(reply.pack()) > UDP_SIZE:
+            # As name servers do: the question, and that the answer was cut off.
+            reply = request.reply()
+            reply.header.tc = 1
         return reply
 
 
