@@ -23,7 +23,7 @@ import typing as t
 from email.message import EmailMessage
 
 METHODS = ("spf", "dkim", "dmarc")
-_POLL_SECONDS = 2.0
+_POLL_SECONDS = 1.0
 _HEADERS = "(SUBJECT FROM RETURN-PATH RECEIVED AUTHENTICATION-RESULTS)"
 
 
@@ -65,6 +65,17 @@ class Arrived(t.NamedTuple):
     headers: EmailMessage
 
 
+class _Client(imaplib.IMAP4):
+    """IMAP on a connection that is there already."""
+
+    def __init__(self, connection: socket.socket, host: str, port: int, timeout: float) -> None:
+        self._connection = connection
+        super().__init__(host, port, timeout)
+
+    def _create_socket(self, timeout: t.Optional[float] = None) -> socket.socket:
+        return self._connection
+
+
 class Reader:
     """A connection that is logged in.
 
@@ -79,6 +90,7 @@ class Reader:
         self._box = box
         self._deadline = deadline
         self._imap: t.Any = None
+        self._line: t.Optional[socket.socket] = None
         # Time limits of sockets are for one packet; a server that drips is cut off here.
         self._guard = threading.Timer(max(deadline - time.monotonic(), 0), self._cut_off)
         self._guard.daemon = True
@@ -111,16 +123,21 @@ class Reader:
         if self._imap is not None:
             with contextlib.suppress(imaplib.IMAP4.error, OSError):
                 self._imap.logout()
+        if self._line is not None:
+            self._line.close()
 
     def _open(self) -> None:
         box = self._box
         context = ssl.create_default_context(cafile=box.ca_file or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         left = max(self._deadline - time.monotonic(), 0.1)
+        connection = socket.create_connection((box.host, box.port), timeout=left)
+        # Another handle of the same connection, since TLS takes the first one over.
+        self._line = connection.dup()
         if box.tls == "tls":
-            self._imap = imaplib.IMAP4_SSL(box.host, box.port, ssl_context=context, timeout=left)
-        else:
-            self._imap = imaplib.IMAP4(box.host, box.port, timeout=left)
+            connection = context.wrap_socket(connection, server_hostname=box.host)
+        self._imap = _Client(connection, box.host, box.port, left)
+        if box.tls == "starttls":
             self._imap.starttls(context)
         if "AUTH=PLAIN" in self._imap.capabilities:
             self._imap.authenticate("PLAIN", lambda _challenge: f"\0{box.user}\0{box.password}".encode())
@@ -156,10 +173,9 @@ class Reader:
             raise MailboxError(f"{where}: {said.replace(self._box.password, '***')}") from None
 
     def _cut_off(self) -> None:
-        connection = getattr(self._imap, "sock", None)
-        if connection is not None:
+        if self._line is not None:
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                self._line.shutdown(socket.SHUT_RDWR)
 
 
 def results(headers: EmailMessage) -> t.Dict[str, str]:
