@@ -41,15 +41,15 @@ class ActionModule(ActionBase):
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from None
         message, box = arguments["message"], None
-        sends = message and not self._task.check_mode
-        if sends and arguments["mailbox"]:
+        sends = bool(message)
+        if arguments["mailbox"]:
             # Looked into before anything is sent: a message that nobody can find proves nothing.
             box = _mailbox(arguments["mailbox"])
             try:
                 _mail_box.Reader(box, time.monotonic() + 3 * arguments["timeout"]).close()
             except _mail_box.MailboxError as error:
                 findings.append(_mail_proof.unread(message["recipient"], str(error)))
-                sends = None
+                sends = False
         if arguments["smarthost"] or sends:
             # What the controller alone needs stays here: password and private keys.
             asked = {"smarthost": arguments["smarthost"], "message": message if sends else None, "timeout": arguments["timeout"]}

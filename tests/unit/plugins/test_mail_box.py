@@ -60,6 +60,7 @@ def test_a_message_that_is_there_by_tls(server: Imap) -> None:
     client = server.login()
     client.select("INBOX")
     assert client.search(None, "SEEN")[1] == [b""]
+    assert client.search(None, "RECENT")[1] != [b""]
     client.logout()
 
 

@@ -81,11 +81,11 @@ def test_the_module(place: dict[str, Any]) -> None:
     message = {"sender": "server@example.org", "recipient": PROOF, "relay_port": place["relay"]}
     mailbox = {**place["mailbox"], "password": PASSWORD, "spam_folders": ["Junk"]}
     bad_names = {**place["names"], "addresses": ["198.51.100.1"], "dkim": []}
-    (good, wrong, warned, whole, spam, lost, checked, unread, *said), printed = results(
+    (good, wrong, unsaid, whole, spam, lost, checked, unread, *said), printed = results(
         place,
         place["names"],
         {**bad_names, "fail_on": ["error"]},
-        {**bad_names, "addresses": [], "fail_on": ["warning"]},
+        {**bad_names, "addresses": [], "fail_on": ["unknown"]},
         {"smarthost": place["smarthost"], "message": message, "mailbox": mailbox, "wait": 20},
         {"message": {**message, "recipient": SPAM}, "mailbox": mailbox, "wait": 20},
         {"message": {**message, "recipient": LOST}, "mailbox": mailbox, "wait": 1, "fail_on": ["error"]},
@@ -106,13 +106,14 @@ def test_the_module(place: dict[str, Any]) -> None:
     assert wrong["failed"] and wrong["msg"].startswith("2 of ") and "spf.address (example.org from 198.51.100.1): softfail" in wrong["msg"]
     assert severities(wrong) == {"spf.address": "error", "dkim.record": "unknown", "ptr.record": "error"}
     assert wrong["problems"] == ["spf.address", "dkim.record", "ptr.record"]
-    assert not warned.get("failed") and not warned["good"]
+    assert unsaid["failed"] and not unsaid["good"] and set(severities(unsaid).values()) == {"unknown"}
     assert severities(whole) == {}, whole["report"]
     assert {one["id"] for one in whole["findings"]} == {
         *("tls.reached", "tls.offered", "tls.verified", "tls.protocol"),
         *("delivery.taken", "delivery.arrived", "delivery.inbox", "delivery.spf", "delivery.dkim", "delivery.dmarc"),
     }
     assert severities(spam) == {"delivery.inbox": "error", "delivery.spf": "error", "delivery.dkim": "unknown", "delivery.dmarc": "error"}
+    assert not spam.get("failed") and not spam["good"]
     assert severities(lost) == {"delivery.arrived": "error"} and lost["failed"]
     # Nothing is sent in check mode, nor when nobody could look for it.
     assert checked["findings"] == []
