@@ -24,6 +24,8 @@ DELIVERIES = {
     SPAM: ("Junk", b"Authentication-Results: mx.example.com; spf=softfail; dmarc=fail\r\n"),
 }
 KEY = pki.key_pem(pki.rsa_key())
+# The beginning of the password, as its other letters can be written in many ways.
+SECRETS = ("a-mailbox-p", KEY.splitlines()[1])
 
 
 @pytest.fixture(name="place")
@@ -106,7 +108,7 @@ def test_the_module(place: dict[str, Any]) -> None:
     assert wrong["failed"] and wrong["msg"].startswith("2 of ") and "spf.address (example.org from 198.51.100.1): softfail" in wrong["msg"]
     assert severities(wrong) == {"spf.address": "error", "dkim.record": "unknown", "ptr.record": "error"}
     assert wrong["problems"] == ["spf.address", "dkim.record", "ptr.record"]
-    assert unsaid["failed"] and not unsaid["good"] and set(severities(unsaid).values()) == {"unknown"}
+    assert unsaid.get("failed") and not unsaid["good"] and set(severities(unsaid).values()) == {"unknown"}
     assert severities(whole) == {}, whole["report"]
     assert {one["id"] for one in whole["findings"]} == {
         *("tls.reached", "tls.offered", "tls.verified", "tls.protocol"),
@@ -132,8 +134,8 @@ def test_the_module(place: dict[str, Any]) -> None:
     # No secret is told, nor sent to the host.
     sent = "".join(path.read_text(errors="replace") for path in (place["directory"] / "remote").rglob("*.py"))
     assert "server@example.org" in sent
-    for secret in (PASSWORD, "a-wrong-password", KEY.splitlines()[1]):
-        assert secret not in printed and secret not in sent and json.dumps(secret)[1:-1] not in printed + sent
+    for secret in (*SECRETS, "a-wrong-password"):
+        assert secret not in printed and secret not in sent
 
 
 def playbook(place: dict[str, Any], **proofs: dict[str, Any]) -> tuple[int, str]:
@@ -172,4 +174,4 @@ def test_the_playbook(place: dict[str, Any]) -> None:
     assert "Not good: dkim.record, delivery.mailbox." in told
     assert "ERROR dkim.record (other._domainkey.example.org)" in told
     assert "value of tls must be one of: starttls, tls" in told
-    assert PASSWORD not in told and json.dumps(PASSWORD)[1:-1] not in told and KEY.splitlines()[1] not in told
+    assert not any(secret in told for secret in SECRETS)
