@@ -40,7 +40,7 @@ class ActionModule(ActionBase):
             findings = self._names(arguments) if _checked(arguments)["domain"] else []
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from None
-        message, box = arguments["message"], None
+        message, box = arguments["test_message"], None
         sends = bool(message)
         if arguments["mailbox"]:
             # Looked into before anything is sent: a message that nobody can find proves nothing.
@@ -52,15 +52,15 @@ class ActionModule(ActionBase):
                 sends = False
         if arguments["smarthost"] or sends:
             # What the controller alone needs stays here: password and private keys.
-            asked = {"smarthost": arguments["smarthost"], "message": message if sends else None, "timeout": arguments["timeout"]}
+            asked = {"smarthost": arguments["smarthost"], "test_message": message if sends else None, "timeout": arguments["timeout"]}
             asked = {name: value for name, value in asked.items() if value is not None}
             seen = self._execute_module("civitas.hosting.mail_proof", module_args=asked, task_vars=task_vars)
             if "smarthost" not in seen:
                 return {**result, **seen}
             if seen["smarthost"]:
                 findings += _mail_proof.smarthost(_place(arguments["smarthost"]), seen["smarthost"])
-            if seen["message"]:
-                findings += _delivery(message, seen["message"], box, arguments["wait"])
+            if seen["test_message"]:
+                findings += _delivery(message, seen["test_message"], box, arguments["wait"])
         told = report(findings)
         if arguments["show"]:
             self._display.display(f"\n{told}\n")
@@ -88,19 +88,19 @@ class ActionModule(ActionBase):
 
 def _checked(arguments: Arguments) -> Arguments:
     """What is written wrong is said before anything is asked."""
-    message = arguments["message"]
+    message = arguments["test_message"]
     if not (arguments["domain"] or arguments["smarthost"] or message):
-        raise ValueError("there is nothing to look at; write domain, smarthost or message")
+        raise ValueError("there is nothing to look at; write domain, smarthost or test_message")
     if not arguments["domain"] and (arguments["addresses"] or arguments["dkim"] or arguments["envelope_domain"]):
         raise ValueError("addresses, dkim and envelope_domain say more of a domain; write domain")
     if arguments["mailbox"] and not message:
-        raise ValueError("mailbox is where a message is looked for; write message with sender and recipient")
+        raise ValueError("mailbox is where a message is looked for; write test_message with sender and recipient")
     for name in ("sender", "recipient") if message else ():
         if not _MAIL.fullmatch(message[name]):
-            raise ValueError(f"message.{name}: {message[name]!r} is no mail address; write one such as server@example.org")
+            raise ValueError(f"test_message.{name}: {message[name]!r} is no mail address; write one such as server@example.org")
     if message and not (is_address(message["relay"]) and ipaddress.ip_address(message["relay"]).is_loopback):
         raise ValueError(
-            f"message.relay: {message['relay']!r} is no loopback address; write 127.0.0.1 or ::1, where the host's relay listens"
+            f"test_message.relay: {message['relay']!r} is no loopback address; write 127.0.0.1, where the host's relay listens"
         )
     for name in ("timeout", "wait"):
         if arguments[name] <= 0:

@@ -22,8 +22,9 @@ description:
   - Changes nothing on the host, in the DNS and in the mailbox.
 attributes:
   check_mode:
-    description: No message is sent, all else is done.
+    description: Looks at the same.
     support: partial
+    details: No message is sent, so none is looked for.
   diff_mode:
     description: There is nothing to compare, since nothing is changed.
     support: none
@@ -85,7 +86,7 @@ options:
       ca_file:
         description: A file on the host with the authorities to verify it by. The host's own unless set.
         type: path
-  message:
+  test_message:
     description: A message to send through the relay of the host.
     type: dict
     suboptions:
@@ -106,7 +107,7 @@ options:
         type: int
         default: 25
   mailbox:
-    description: The mailbox of O(message.recipient), which the controller reads by IMAP over verified TLS. Without it is only told whether
+    description: The mailbox of O(test_message.recipient), which the controller reads by IMAP over verified TLS. Without it is only told whether
       the relay took the message.
     type: dict
     suboptions:
@@ -181,7 +182,7 @@ EXAMPLES = r"""
   civitas.hosting.mail_proof:
     smarthost:
       host: smtp.example.net
-    message:
+    test_message:
       sender: "server@example.org"
       recipient: "proof@example.com"
     mailbox:
@@ -280,7 +281,7 @@ ARGUMENT_SPEC = {
             "ca_file": {"type": "path"},
         },
     },
-    "message": {
+    "test_message": {
         "type": "dict",
         "options": {
             "sender": {"type": "str", "required": True},
@@ -316,7 +317,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         smarthost=look(params["smarthost"], patience) if params["smarthost"] else None,
-        message=send(params["message"], patience) if params["message"] and not module.check_mode else None,
+        test_message=send(params["test_message"], patience) if params["test_message"] and not module.check_mode else None,
     )
 
 
