@@ -107,8 +107,8 @@ options:
         type: int
         default: 25
   mailbox:
-    description: The mailbox of O(test_message.recipient), which the controller reads by IMAP over verified TLS. Without it is only told whether
-      the relay took the message.
+    description: The mailbox of O(test_message.recipient), which the controller reads by IMAP over verified TLS. Without it is only told
+      whether the relay took the message.
     type: dict
     suboptions:
       host:

@@ -23,7 +23,8 @@ import typing as t
 from email.message import EmailMessage
 
 METHODS = ("spf", "dkim", "dmarc")
-_POLL_SECONDS = 1.0
+# Between two looks, at first and at most: soon for what comes at once, and seldom enough for servers that count.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 _HEADERS = "(SUBJECT FROM RETURN-PATH RECEIVED AUTHENTICATION-RESULTS)"
 
 
@@ -83,7 +84,7 @@ class Reader:
         deadline: the end of all waiting, by C(time.monotonic).
 
     Raises:
-        MailboxError: there is no such connection.
+        MailboxError: there is no such connection, or one of the folders is not there.
     """
 
     def __init__(self, box: Mailbox, deadline: float) -> None:
@@ -107,6 +108,7 @@ class Reader:
         Raises:
             MailboxError: the connection ended or a folder cannot be read.
         """
+        pause = _FIRST_PAUSE
         while True:
             for folder in self._box.folders:
                 found: t.Optional[EmailMessage] = self._told(functools.partial(self._look, folder, nonce))
@@ -114,9 +116,11 @@ class Reader:
                     return Arrived(folder, found)
             # A server tells of new mail when it is asked.
             left = self._deadline - time.monotonic()
-            if left <= _POLL_SECONDS:
+            if left <= _FIRST_PAUSE:
                 return None
-            time.sleep(_POLL_SECONDS)
+            # One more look before the end.
+            time.sleep(min(pause, left - _FIRST_PAUSE / 2))
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def close(self) -> None:
         self._guard.cancel()
@@ -143,13 +147,19 @@ class Reader:
             self._imap.authenticate("PLAIN", lambda _challenge: f"\0{box.user}\0{box.password}".encode())
         else:
             self._imap.login(box.user, box.password)
+        for folder in box.folders:
+            self._select(folder)
 
-    def _look(self, folder: str, nonce: str) -> t.Optional[EmailMessage]:
+    def _select(self, folder: str) -> None:
         quoted = '"' + folder.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        # Selected anew each time, as that is what shows new mail everywhere; read-only, so that nothing gets marked as read.
+        # Read-only, so that nothing gets marked as read.
         state, said = self._imap.select(quoted, readonly=True)
         if state != "OK":
             raise MailboxError(f"folder {folder}: {_text(said)}")
+
+    def _look(self, folder: str, nonce: str) -> t.Optional[EmailMessage]:
+        # Anew each time, as that is what shows new mail everywhere.
+        self._select(folder)
         _state, found = self._imap.uid("SEARCH", "SUBJECT", f'"{nonce}"')
         numbers = (found[0] or b"").split() if found else []
         for number in numbers:
