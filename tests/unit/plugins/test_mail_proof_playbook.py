@@ -70,8 +70,7 @@ def results(place: dict[str, Any], *calls: dict[str, Any], **environment: str) -
     ]
     (place["directory"] / "calls.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
     done = ansible(place, "-vvv", "calls.yml", ANSIBLE_STDOUT_CALLBACK="json", **environment)
-    begin = done.stdout.index('{\n    "custom_stats"') if '"custom_stats"' in done.stdout.split("\n")[0] else done.stdout.index("{\n")
-    played = json.JSONDecoder().raw_decode(done.stdout[begin:])[0]["plays"][0]["tasks"]
+    played = json.loads(done.stdout[done.stdout.index("\n{\n") :])["plays"][0]["tasks"]
     return [task["hosts"]["localhost"] for task in played], done.stdout + done.stderr
 
 
