@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +22,11 @@ NAME = "s1._domainkey.example.org"
 RSA, EDWARDS = pki.rsa_key(), pki.ed25519_key()
 GOOD = record_of(RSA.public_key())
 P = GOOD.partition("p=")[2]
+
+
+def numbers() -> Iterator[str]:
+    """Names of tests that hold no key: keys are made anew in each process."""
+    return map(str, itertools.count())
 
 
 def wrong(*published: str, key: Any = None) -> list[tuple[str, str]]:
@@ -44,6 +51,7 @@ def openssl_key(bits: int) -> str:
         f" v = DKIM1 ; k=rsa; h=sha1:sha256; s=email; t=s; n=a note; p= {P[:30]} {P[30:]} ; ",
         record_of(EDWARDS.public_key()),
     ],
+    ids=numbers(),
 )
 def test_good_records(record: str) -> None:
     assert wrong(record) == []
@@ -70,6 +78,7 @@ def test_good_records(record: str) -> None:
         (f"v=DKIM1; p={openssl_key(768)}", ("dkim.strength", "error")),
         (f"v=DKIM1; p={openssl_key(1024)}", ("dkim.strength", "warning")),
     ],
+    ids=numbers(),
 )
 def test_bad_records(record: str, expected: tuple[str, str]) -> None:
     assert wrong(record) == [expected]
@@ -92,14 +101,18 @@ def test_the_key_that_signs_must_be_the_one_published(key: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nonsense", "AAAA", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", pki.key_pem(RSA), pki.usual().leaf.pem]
+    "text",
+    ["", "nonsense", "AAAA", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", pki.key_pem(RSA), pki.usual().leaf.pem],
+    ids=numbers(),
 )
 def test_what_is_no_public_key(text: str) -> None:
     with pytest.raises(ValueError, match=r"key"):
         public_key(text)
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", pki.key_pem(RSA, "a passphrase"), pki.key_pem(pki.ec_key()), pki.key_pem(RSA)[:-200]])
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", pki.key_pem(RSA, "a passphrase"), pki.key_pem(pki.ec_key()), pki.key_pem(RSA)[:-200]], ids=numbers()
+)
 def test_what_is_no_private_key_is_said_without_it(text: str) -> None:
     with pytest.raises(ValueError, match=r"^it is no private RSA or Ed25519 key in PEM without passphrase$") as caught:
         public_half(text)

@@ -131,6 +131,7 @@ def test_each_fault_is_named(changed: dict[str, list[str]], faults: dict[str, An
         ({"spf": ['example.org. IN TXT "v=spf1 mx -all"', 'example.org. IN TXT "v=spf1 mx a:smtp.example.org ~all"']},
          'example.org. IN TXT "v=spf1 mx a:smtp.example.org ip4:203.0.113.25 ip6:2001:db8::25 -all"'),
     ],
+    ids=["SPF missing", "SPF leaves out an address", "DMARC none", "DKIM missing", "DMARC with the policy none", "two SPF records"],
 )  # fmt: skip
 def test_the_record_that_is_told_mends_it(changed: dict[str, list[str]], record: str) -> None:
     with asking(changed) as dns:
