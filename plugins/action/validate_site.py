@@ -16,6 +16,9 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 from ansible_collections.civitas.hosting.plugins.module_utils import (
     _acme_preflight,
+    _alert_receivers,
+    _alert_rules,
+    _alert_secrets,
     _docker_preflight,
     _firewall_model,
     _login_preflight,
@@ -144,6 +147,7 @@ class ActionModule(ActionBase):
             self._judge_access(target)
             self._judge_announcement(target)
             self._judge_mail(target)
+            self._judge_alarms(target)
             self._judge_firewall(target)
         notes = self._notes + self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
@@ -393,6 +397,19 @@ class ActionModule(ActionBase):
             if given.site in reported:
                 target.variables[given.role] = {}  # told already
         target.templar.available_variables = target.variables
+        receivers = self._receivers(target)
+        target.variables["__civitas_alert_secrets"] = dict.fromkeys(_alert_secrets.names(receivers or []), _GIVEN_URL)
+        if receivers is None:
+            target.variables["monitoring_agent_receivers"] = []  # told already
+        target.templar.available_variables = target.variables
+
+    def _receivers(self, target: _Target) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
+        """Who hears alarms, without secrets; V(None) when what decides that was reported already."""
+        reported = {problem.variable for problem in self._problems if problem.where == target.host.name}
+        if reported & {"civitas_alert_receivers", "civitas_mail", "civitas_mail_webhook", "civitas_announce_webhook"}:
+            return None
+        values = self._rendered(target, ["__civitas_receivers"])
+        return values["__civitas_receivers"] if values else None
 
     def _with_given(self, target: _Target, role_variable: str, value: t.Any) -> t.Any:
         """The value of a role's variable with the secret that others gave, when the secrets file has it."""
@@ -441,6 +458,41 @@ class ActionModule(ActionBase):
             self._add([Problem(target.host.name, "civitas_mail", *finding)], target.own)
         if policy and not config["webhook"]:
             self._waived |= waived & {"mail_webhook"}
+
+    def _judge_alarms(self, target: _Target) -> None:
+        """Who would hear of what is wrong, with the secrets that others gave."""
+        policy = _site_rules.policy_of(target.host)
+        receivers = self._receivers(target)
+        values = self._rendered(target, ["monitoring_agent_rules"])
+        if receivers is None or values is None or policy is None:
+            return
+        where, variable = target.host.name, "civitas_alert_receivers"
+        if variable in target.host.names:
+            secrets = {name: self._secret_named(target, variable, name) or _GIVEN_URL for name in _alert_secrets.names(receivers)}
+            found = _alert_receivers.problems(_alert_secrets.filled(receivers, secrets), variable)
+            named = [re.sub(r"\.(url|token|headers) (is|has)", r".\1_secret names what \2", text) for text in found]
+            self._add_sentences(target, named, "correct it")
+            if found:
+                return
+        heard: t.Dict[str, t.Set[str]] = {}
+        for receiver in receivers:
+            for severity in receiver.get("severities", _alert_rules.SEVERITIES):
+                heard.setdefault(severity, set()).update(set(receiver) & set(_alert_receivers.WAYS))
+        for severity in sorted({rule["severity"] for rule in values["monitoring_agent_rules"]} - set(heard)) if receivers else []:
+            rule = next(rule["name"] for rule in values["monitoring_agent_rules"] if rule["severity"] == severity)
+            remedy = f"Write a receiver without severities, or with {severity} in them."
+            self._add([Problem(where, variable, f"has nobody who hears of a {severity} alarm, such as {rule}", remedy)], target.own)
+        if any("email" in ways for ways in heard.values()) and "civitas_mail" not in target.host.names:
+            remedy = "Write civitas_mail, or another way of telling."
+            self._add([Problem(where, variable, "has mail, and the host has no server by which it leaves", remedy)], target.own)
+        waived = {waiver.rule for waiver in _policy.waivers_of(target.host.values.get("civitas_waivers"))}
+        finding = _policy.check_alarms(policy, heard.get("critical", set()), waived)
+        if finding:
+            self._add([Problem(where, variable, *finding)], target.own)
+        elif not receivers:
+            self._notes.append(f"Nobody hears alarms of {where}; write civitas_mail or {variable}.")
+        if policy.may_hold_personal_data and not heard.get("critical", set()) - {"email"}:
+            self._waived |= waived & ({"second_channel"} if receivers else {"alarms"})
 
     def _judge_exceptions(self, target: _Target) -> None:
         """What is set aside of the way in, by the rules of the environment."""
@@ -594,10 +646,14 @@ class ActionModule(ActionBase):
         return os.path.join(str(target.own.get("inventory_dir") or ""), os.path.expanduser(path)) if path else ""
 
     def _given_secret(self, target: _Target, variable: str, key: str = "") -> t.Optional[str]:
-        """The secret that a variable, or a key of it, names; somebody else made it, so it cannot be generated."""
+        """The secret that a variable, or a key of it, names."""
         name = target.host.values.get(variable)
         if name and key:
             name = name.get(key)
+        return self._secret_named(target, variable, name)
+
+    def _secret_named(self, target: _Target, variable: str, name: t.Optional[str]) -> t.Optional[str]:
+        """The secret with a name that a variable gives; somebody else made it, so it cannot be generated."""
         path = self._secrets_path(target) if name else None
         if not path:
             return None

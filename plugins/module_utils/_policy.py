@@ -260,6 +260,23 @@ def check_mail(policy: Policy, has_webhook: bool, waived: t.Collection[str]) -> 
     )
 
 
+def check_alarms(policy: Policy, ways: t.Collection[str], waived: t.Collection[str]) -> Finding:
+    """Would a critical alarm reach somebody, also when mail does not leave? C(ways) are those by which people hear of critical alarms."""
+    if not policy.may_hold_personal_data:
+        return None
+    if not ways and "alarms" not in waived:
+        return (
+            f"names nobody, and '{policy.kind}' must not fail unseen",
+            "Write civitas_mail with a webhook, or civitas_alert_receivers, or waive alarms for a while in civitas_waivers.",
+        )
+    if ways and not set(ways) - {"email"} and "second_channel" not in waived:
+        return (
+            f"has mail only for what is critical, and '{policy.kind}' needs a second way: mail cannot tell that it does not leave",
+            "Write a webhook or sms that hears of critical alarms, or waive second_channel for a while in civitas_waivers.",
+        )
+    return None
+
+
 def check_vendor_access(policy: Policy, accounts: t.Iterable[str]) -> Finding:
     """May these standing C(accounts) of the vendor exist here?"""
     names = sorted(accounts)
@@ -323,7 +340,11 @@ WAIVABLE_OF_THE_WAY_IN: t.Dict[str, str] = {
     "automation_anywhere": "a stolen key of the automation opens the servers from everywhere",
     "root_automation": "nobody can tell what the automation did from what root did",
 }
-WAIVABLE_OF_ALARMS: t.Dict[str, str] = {"mail_webhook": "when mail does not leave, nobody is told"}
+WAIVABLE_OF_ALARMS: t.Dict[str, str] = {
+    "mail_webhook": "when mail does not leave, nobody is told",
+    "alarms": "nobody hears that something fails",
+    "second_channel": "when mail does not leave, no alarm arrives",
+}
 WAIVABLE: t.Dict[str, str] = {**WAIVABLE_OF_CERTIFICATES, **WAIVABLE_OF_THE_WAY_IN, **WAIVABLE_OF_ALARMS}
 
 

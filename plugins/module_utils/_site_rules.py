@@ -20,7 +20,7 @@ import stat
 import typing as t
 from urllib.parse import urlsplit
 
-from ansible_collections.civitas.hosting.plugins.module_utils import _policy
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_secrets, _policy
 from ansible_collections.civitas.hosting.plugins.module_utils._container_images import sha256_of
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
 
@@ -379,6 +379,43 @@ def check_webhook(value: t.Any, secret: str) -> Finding:
     return _key_of_secret(value, "url_secret")
 
 
+def check_alert_receivers(value: t.Any) -> Finding:
+    """Is it a list of people who hear alarms, each by one way, and without secrets? What else it holds the role judges."""
+    advice = "Write a list such as [{name: team, email: {to: [team@example.org]}}, {name: chat, webhook: {url_secret: chat_url}}]."
+    if not isinstance(value, list) or not value:
+        return (f"is {in_words(value) if not isinstance(value, list) else 'empty'}, so no alarm would reach anybody", advice)
+    for item in value:
+        if not isinstance(item, dict) or not item.get("name"):
+            return ("has an item that is no mapping with a name", advice)
+        ways = [way for way in _alert_secrets.KEYS if way in item]
+        for way in ways:
+            finding = _alarm_way(item[way], way)
+            if finding:
+                return (f"has {show(item['name'])}, whose {way} {finding[0]}", finding[1])
+    return None
+
+
+def _alarm_way(options: t.Any, way: str) -> Finding:
+    if not isinstance(options, dict):
+        return (f"is {in_words(options)} and not a mapping", f"Write {way}: {{url_secret: {way}_url}}.")
+    for key, names_it in _alert_secrets.KEYS[way].items():
+        if key in options:
+            return (
+                f"has {key}, and the inventory is no place for a secret",
+                f"Write {names_it} in its place, with names of entries of the secrets file.",
+            )
+    if "url_secret" not in options:
+        return ("lacks url_secret", f"Write {{url_secret: {way}_url}}, and the address into the secrets file under that name.")
+    headers = options.get("headers_secret", {})
+    if not isinstance(headers, dict):
+        return (f"has headers_secret that is {in_words(headers)}", "Write a mapping such as {Authorization: sms_token}.")
+    for name in _alert_secrets.names([{way: options}]):
+        finding = check_secret_name(name)
+        if finding:
+            return (f"names a secret that {finding[0]}", finding[1])
+    return None
+
+
 def _key_of_secret(value: t.Mapping[str, t.Any], key: str) -> Finding:
     finding = check_secret_name(value[key]) if key in value else None
     return (f"has a {key} that {finding[0]}", finding[1]) if finding else None
@@ -459,6 +496,7 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_mail_webhook": SiteVariable(
             False, lambda value: check_webhook(value, "mail_webhook_url"), "{url_secret: mail_webhook_url}"
         ),
+        "civitas_alert_receivers": SiteVariable(False, check_alert_receivers, "[{name: team, email: {to: [administrators@example.org]}}]"),
         "civitas_second_factor": SiteVariable(False, check_switch, "true"),
         "civitas_admin_networks": SiteVariable(True, check_networks, "[192.0.2.0/24]"),
         "civitas_egress": SiteVariable(False, lambda value: check_choice(value, EGRESS), "restricted"),

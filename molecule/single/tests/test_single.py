@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,20 @@ def test_containers_mail_and_that_of_the_host_wait_for_the_one_server_they_may_l
     assert {"parent@example.net", "administrators@example.org"} <= reached
     assert host.run("civitas-mail check").rc == 0
     assert host.check_output("postconf -hx relayhost") == "[smarthost.example.org]:587"
+
+
+def test_the_host_judges_itself_by_what_all_its_roles_declare(host):
+    config = json.loads(host.check_output("cat /etc/civitas/alerts.json"))
+    names = {rule["name"] for rule in config["rules"]}
+    assert {"DiskHalfFull", "ContainerDown", "MailLate", "CertificateEnded", "SecondFactorMissing"} <= names
+    assert [set(receiver) - {"name"} for receiver in config["receivers"]] == [{"email"}, {"webhook"}]
+    # Everything that the roles run is known, and runs.
+    measured = host.check_output("cat /var/lib/civitas/metrics/host.prom")
+    running = dict(re.findall(r'^civitas_unit_running{unit="(.*?)"} (\d)$', measured, re.M))
+    assert {"nginx.service", "docker.service", "ssh.service", "postfix.service"} & set(running) >= {"nginx.service", "docker.service"}
+    assert set(running.values()) == {"1"}, running
+    assert 'civitas_container_running{project="demo",service="web"} 1' in measured
+    assert host.run("civitas-alerts status").rc == 0, host.run("civitas-alerts status").stdout
 
 
 def test_nobody_is_root_by_way_of_the_engine(host):

@@ -142,7 +142,7 @@ def test_good_waivers_hold():
         ([{**WAIVER, "by": "me"}], "has an item without exactly rule, reason and until", "Write a list such as"),
         ([{"rule": "internal_ca", "until": "2026-12-01"}], "has an item without exactly", "Write a list such as"),
         ([{**WAIVER, "rule": "wildcards"}], "names 'wildcards', which is no rule", "Write one of internal_ca, lets_encrypt, wildcard"),
-        ([{**WAIVER, "rule": "key_type"}], "no rule that can be waived", "mail_webhook."),
+        ([{**WAIVER, "rule": "key_type"}], "no rule that can be waived", "second_channel."),
         ([{**WAIVER, "rule": ["wildcard"]}], "names something, which is no rule", "Write one of"),
         ([{**WAIVER, "reason": ""}], "waives internal_ca without a reason", "Write a sentence of why"),
         ([{**WAIVER, "reason": "because"}], "waives internal_ca without a reason", "Write a sentence of why"),
@@ -242,6 +242,19 @@ def test_where_people_depend_on_mail_something_else_tells_that_it_does_not_leave
     assert _policy.check_mail(policy, True, []) is None
     assert _policy.check_mail(policy, False, ["mail_webhook"]) is None
     assert "mail_webhook" in _policy.WAIVABLE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_people_depend_on_it_somebody_hears_of_failures_also_when_mail_does_not_leave(kind):
+    policy = POLICIES[kind]
+    is_strict = policy.may_hold_personal_data
+    for ways, waiver, words in ((set(), "alarms", "names nobody"), ({"email"}, "second_channel", "has mail only")):
+        found = _policy.check_alarms(policy, ways, [])
+        assert (found is not None and words in found[0]) is is_strict
+        assert _policy.check_alarms(policy, ways, [waiver]) is None
+        assert waiver in _policy.WAIVABLE
+    assert _policy.check_alarms(policy, {"sms"}, []) is None
+    assert _policy.check_alarms(policy, {"email", "webhook"}, []) is None
 
 
 @pytest.mark.parametrize(("day", "is_good"), [("2026-11-21", True), ("2026-12-22", True), ("2026-12-23", False), ("soon", False)])
