@@ -39,6 +39,10 @@ EGRESS = ("restricted", "open")
 BASTION_GROUP = "bastion"
 WAY_IN = frozenset(f"civitas_{name}" for name in ("admin_networks", "automation", "bastion", "break_glass", "people"))
 _MAIL_KEYS = ("host", "port", "tls", "tls_name", "ca_file", "user", "password_secret", "sender", "allowed_senders", "to")
+_MAIL_PROOF_KEYS = (
+    *("domain", "envelope_domain", "selectors", "addresses", "nameservers", "smarthost"),
+    *("sender", "recipient", "mailbox", "wait", "fail_on"),
+)
 _ACME_DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
 PREFIX = "civitas_"
 
@@ -367,6 +371,27 @@ def check_mail(value: t.Any) -> Finding:
     return _key_of_secret(value, "password_secret")
 
 
+def check_mail_proof(value: t.Any) -> Finding:
+    """Does it say what of the mail is proven, without secrets? What else it holds the playbook judges."""
+    advice = "Write a mapping such as {selectors: [mail], addresses: [192.0.2.25]}."
+    if not isinstance(value, dict) or not value:
+        return ("is empty" if value == {} else f"is {in_words(value)} and not a mapping", advice)
+    unknown = sorted(set(map(str, value)) - set(_MAIL_PROOF_KEYS))
+    if unknown:
+        meant = nearest(unknown[0], _MAIL_PROOF_KEYS)
+        return (
+            f"has {show(unknown[0])}, which nobody reads" + (f": did you mean {meant}?" if meant else ""),
+            f"Write one of {', '.join(_MAIL_PROOF_KEYS)}.",
+        )
+    mailbox = value.get("mailbox", {"password_secret": "mailbox_password"})
+    if not isinstance(mailbox, dict) or "password" in mailbox or "password_secret" not in mailbox:
+        return (
+            "has a mailbox without the name of its password, and the inventory is no place for a secret",
+            "Write password_secret: mailbox_password, and the password into the secrets file under that name.",
+        )
+    return _key_of_secret(mailbox, "password_secret")
+
+
 def check_webhook(value: t.Any, secret: str) -> Finding:
     """Does it name the secret that is the address? What else it holds the role judges. C(secret) is a name for the advice."""
     advice = f"Write {{url_secret: {secret}}}, and the address into the secrets file under that name."
@@ -496,6 +521,7 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_mail_webhook": SiteVariable(
             False, lambda value: check_webhook(value, "mail_webhook_url"), "{url_secret: mail_webhook_url}"
         ),
+        "civitas_mail_proof": SiteVariable(False, check_mail_proof, "{selectors: [mail], addresses: [192.0.2.25]}"),
         "civitas_alert_receivers": SiteVariable(False, check_alert_receivers, "[{name: team, email: {to: [administrators@example.org]}}]"),
         "civitas_second_factor": SiteVariable(False, check_switch, "true"),
         "civitas_admin_networks": SiteVariable(True, check_networks, "[192.0.2.0/24]"),
