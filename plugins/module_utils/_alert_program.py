@@ -273,7 +273,7 @@ def _status(config: Config, places: Places) -> int:
     rings = [(alert["severity"], alert["host"], alert["text"], alert["since"]) for alert in state.get("alerts", [])]
     told = dict(state.get("receivers", {}))
     if config.rules and not 0 <= now - float(state.get("time", 0)) < STALE:
-        _say(3, "what the host measured is not judged; see 'systemctl status civitas-alerts.timer'")
+        _say(3, "what the host measured is not judged; see 'systemctl status civitas-metrics.timer'")
         wrong = True
     if config.port:
         received = places.kept("alerts-told").read()

@@ -114,7 +114,7 @@ def test_a_full_disk_silences_nothing_and_repeats_nothing(host: Host) -> None:
 
 def test_status_says_what_rings(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert host.run("status") == 1
-    assert "is not judged; see 'systemctl status civitas-alerts.timer'" in capsys.readouterr().err
+    assert "is not judged; see 'systemctl status civitas-metrics.timer'" in capsys.readouterr().err
     host.run("evaluate")
     assert host.run("status") == 0
     host.measure(0.9)
