@@ -59,4 +59,4 @@ def _quoted(value: str) -> str:
 
 def _number(value: float) -> str:
     # Whole numbers stay whole: times of 1970 in the form 1.8e+09 lose their seconds for people.
-    return f"{value:.0f}" if value == value and abs(value) < 1e15 and value == int(value) else repr(value)
+    return f"{value:.0f}" if abs(value) < 1e15 and value == int(value) else repr(value)

@@ -38,14 +38,14 @@ def good() -> dict[str, list[str]]:
     }
 
 
-def text(changed: Mapping[str, list[str]] = {}) -> str:
+def text(changed: Mapping[str, list[str]] | None = None) -> str:
     """A zone file."""
-    records = {**good(), **changed}
+    records = {**good(), **(changed or {})}
     return "\n".join(record for group in records.values() for record in group)
 
 
 @contextlib.contextmanager
-def asking(changed: Mapping[str, list[str]] = {}, **faults: Any) -> Iterator[Dns]:
+def asking(changed: Mapping[str, list[str]] | None = None, **faults: Any) -> Iterator[Dns]:
     with dns_server.serving(text(changed), **faults) as server:
         # A busy machine is no silent server.
         yield Dns([server], timeout=1 if faults.get("silent") else 10)

@@ -29,7 +29,7 @@ def asked(full):
 def read(host):
     """Series, such as civitas_unit_failed{unit="x.service"}, to values."""
     lines = host.file(METRICS).content_string.splitlines()
-    return {series: float(value) for series, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+    return {series: float(value) for series, _space, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
 
 
 def measure(host):

@@ -59,7 +59,7 @@ def look(tmp_path, monkeypatch):
     def run(**topics):
         program.collect(config, topics, str(tmp_path / "state.json"))
         series = parse(read(tmp_path)).items()
-        return {(name[len("civitas_") :], *(text for _, text in labels)): value for name, each in series for labels, value in each}
+        return {(name[len("civitas_") :], *(text for _name, text in labels)): value for name, each in series for labels, value in each}
 
     return run
 
