@@ -463,8 +463,7 @@ class ActionModule(ActionBase):
         """Who would hear of what is wrong, with the secrets that others gave."""
         policy = _site_rules.policy_of(target.host)
         receivers = self._receivers(target)
-        values = self._rendered(target, ["monitoring_agent_rules"])
-        if receivers is None or values is None or policy is None:
+        if receivers is None or policy is None:
             return
         where, variable = target.host.name, "civitas_alert_receivers"
         if variable in target.host.names:
@@ -478,10 +477,6 @@ class ActionModule(ActionBase):
         for receiver in receivers:
             for severity in receiver.get("severities", _alert_rules.SEVERITIES):
                 heard.setdefault(severity, set()).update(set(receiver) & set(_alert_receivers.WAYS))
-        for severity in sorted({rule["severity"] for rule in values["monitoring_agent_rules"]} - set(heard)) if receivers else []:
-            rule = next(rule["name"] for rule in values["monitoring_agent_rules"] if rule["severity"] == severity)
-            remedy = f"Write a receiver without severities, or with {severity} in them."
-            self._add([Problem(where, variable, f"has nobody who hears of a {severity} alarm, such as {rule}", remedy)], target.own)
         if any("email" in ways for ways in heard.values()) and "civitas_mail" not in target.host.names:
             remedy = "Write civitas_mail, or another way of telling."
             self._add([Problem(where, variable, "has mail, and the host has no server by which it leaves", remedy)], target.own)

@@ -85,8 +85,6 @@ def _judged(config: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         if not _is_list(config[name]):
             yield f"{_NAME}{name} is {in_words(config[name])}; write a list"
     if not config["evaluate"]:
-        if config["mode"] == "light":
-            yield f"{_NAME}evaluate is false in the mode light, so nobody would judge this host; leave it out, or write {_NAME}mode: full"
         return
     if _is_list(config["rules"]):
         yield from (text.replace("alerts:", f"{_NAME}rules:", 1) for text in _alert_rules.problems(config["rules"]))

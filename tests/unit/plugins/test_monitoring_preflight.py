@@ -75,7 +75,6 @@ def test_good_variables(config):
         (LIGHT, {"components": []}, "components is a list; write a mapping"),
         (LIGHT, {"components": {"Solr": 2027}}, "write the last day of its support in quotes"),
         (LIGHT, {"components": {"Solr": "31.12.2027"}}, "'31.12.2027' for Solr"),
-        (LIGHT, {"evaluate": False}, "so nobody would judge this host"),
         (LIGHT, {"rules": []}, "so no alarm could ring"),
         (LIGHT, {"rules": {}}, "rules is a mapping; write a list"),
         (LIGHT, {"rules": [{**RULE, "severity": "loud"}]}, "severity is 'loud'; write warning or critical"),
