@@ -8,11 +8,19 @@ import email
 import email.message
 import email.policy
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.unit import pki, tls_servers
+
+
+def before(end: bytes, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines up to one that ends them, or up to where the client has gone."""
+    for line in lines:
+        if line == end:
+            return
+        yield line
 
 
 @dataclass
@@ -36,7 +44,7 @@ class MailSink:
                 recipients.append(line.decode().split("<")[1].split(">")[0])
             elif word == b"DATA":
                 connection.sendall(b"354 go on\r\n")
-                data = b"".join(iter(lines.readline, b".\r\n"))
+                data = b"".join(before(b".\r\n", lines))
                 self.mails.append((recipients, email.message_from_bytes(data, policy=email.policy.default)))
                 recipients = []
             elif word == b"QUIT":
@@ -86,7 +94,7 @@ def https(directory: Path) -> Iterator[HttpsSink]:
     def answer(connection: socket.socket) -> None:
         with context.wrap_socket(connection, server_side=True) as secured:
             stream = secured.makefile("rb")
-            while head := b"".join(iter(stream.readline, b"\r\n")).decode():
+            while head := b"".join(before(b"\r\n", stream)).decode():
                 first, *rest = head.splitlines()
                 headers = {name.lower(): value.strip() for name, _colon, value in (line.partition(":") for line in rest)}
                 method, target, _version = first.split()

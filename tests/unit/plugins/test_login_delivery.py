@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _login_delivery as delivery
 from ansible_collections.civitas.hosting.plugins.module_utils import _login_spool as spool
 
-from tests.unit import pki, tls_servers
+from tests.unit import pki, sinks, tls_servers
 
 LOGIN = {
     "PAM_SERVICE": "sshd",
@@ -410,7 +410,7 @@ def chat(tmp_path):
         def answer(connection):
             with context.wrap_socket(connection, server_side=True) as secured:
                 stream = secured.makefile("rb")
-                while head := b"".join(iter(stream.readline, b"\r\n")).decode():
+                while head := b"".join(sinks.before(b"\r\n", stream)).decode():
                     length = next(int(line.split(":")[1]) for line in head.splitlines() if line.lower().startswith("content-length"))
                     asked.append((head, json.loads(stream.read(length))))
                     secured.sendall(left.pop(0).encode())
