@@ -33,6 +33,8 @@ def read(host):
 
 
 def measure(host):
+    # To start what is under way is to wait for it, and it may have looked before.
+    host.check_output("while systemctl is-active civitas-metrics.service | grep --quiet activating; do sleep 0.1; done")
     host.check_output("systemctl start civitas-metrics.service")
     return read(host)
 
