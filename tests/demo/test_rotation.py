@@ -4,6 +4,7 @@ intruder knew opens nothing any more. The proofs of the playbook are not believe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -79,7 +80,9 @@ def cut_off(command: list[str], task: str) -> str:
             if task in line:
                 break
         for pid in [process.pid, *children_of(process.pid)]:
-            os.kill(pid, signal.SIGKILL)
+            # One may have ended by itself meanwhile.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     output = "".join(said)
     assert task in output, output[-3000:]
     return output
