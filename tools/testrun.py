@@ -254,10 +254,12 @@ def _pytest(name: str, folder: str, *options: str) -> str:
     if not any((ROOT / folder).rglob("test_*.py")):
         raise Skip(f"there is nothing in {folder}")
     status = execute([sys.executable, "-m", "pytest", "-q", "--durations=20", *options, folder], log)
-    lines = log.read_text(errors="replace").rstrip().splitlines()
+    text = log.read_text(errors="replace").rstrip()
+    lines = text.splitlines()
     if status != 0:
         print(tail(log), flush=True)
-        raise Failure(lines[-1].strip("= ") if lines else f"exit status {status}")
+        culprit = what_failed(text)
+        raise Failure(f"{lines[-1].strip('= ')}{f': {culprit}' if culprit else ''}" if lines else f"exit status {status}")
     return lines[-1].strip("= ")
 
 
@@ -504,7 +506,9 @@ ORDER = tuple(part for stage in STAGES for part in stage)
 
 
 def table(results: Sequence[Result]) -> str:
-    """The parts, one a line, and the counts alone on the last line."""
+    """The parts, one a line, those that failed at the end (somebody may see no more of it), and the counts alone on the last line."""
+    order = (PASSED, SKIPPED, FAILED)
+    results = sorted(results, key=lambda result: order.index(result.state))
     width = max((len(result.name) for result in results), default=4)
     lines = [f"{'part':<{width}}  result   time    reason"]
     for result in results:

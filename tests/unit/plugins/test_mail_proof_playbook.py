@@ -138,9 +138,11 @@ def test_the_module(place: dict[str, Any]) -> None:
 
 
 def playbook(place: dict[str, Any], **proofs: dict[str, Any]) -> tuple[int, str]:
-    """The playbook over hosts with their C(civitas_mail_proof); secrets are in the secrets file."""
+    """The playbook over hosts with the site's mail and their C(civitas_mail_proof); secrets are in the secrets file."""
     directory = place["directory"]
-    usual = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    login = {"user": "registry", "password_secret": "nobody_asks_for_it"}
+    mail = {**place["smarthost"], **login, "sender": f"registry@{place['names']['domain']}", "to": ["administrators@example.org"]}
+    usual = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "civitas_mail": mail}
     hosts = {name: {**usual, "civitas_mail_proof": proof} for name, proof in proofs.items()}
     (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
     (directory / "password").write_text("x")
@@ -156,19 +158,18 @@ def playbook(place: dict[str, Any], **proofs: dict[str, Any]) -> tuple[int, str]
 
 def test_the_playbook(place: dict[str, Any]) -> None:
     names = place["names"]
+    # Domain and smarthost are those of the site's mail.
     proof = {
-        "domain": names["domain"],
         "selectors": [{"selector": mail_zone.SELECTOR, "private_key_secret": "dkim"}],
         "addresses": names["addresses"],
         "nameservers": names["nameservers"],
-        "smarthost": place["smarthost"],
     }
     status, told = playbook(place, one=proof)
     assert status == 0, told
     assert "spf.address (example.org from 203.0.113.25)" in told and "tls.verified (localhost:" in told
     unread = {"sender": "a@example.org", "recipient": PROOF, "mailbox": {**place["mailbox"], "port": 1, "password_secret": "mailbox"}}
     wrong = {"smarthost": {"host": "localhost", "tls": "ssl"}}
-    status, told = playbook(place, one={**proof, "selectors": ["other"], **unread}, two={**proof, **wrong})
+    status, told = playbook(place, one={**proof, "selectors": ["other"], **unread}, two={**proof, **wrong, "domain": names["domain"]})
     assert status != 0
     assert "Not good: dkim.record, delivery.mailbox." in told
     assert "ERROR dkim.record (other._domainkey.example.org)" in told

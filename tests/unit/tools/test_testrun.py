@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tools.testrun import what_failed
+from tools.testrun import FAILED, PASSED, SKIPPED, Result, table, what_failed
 
 LOG = """
 TASK [Refused as it should be] ***
@@ -36,3 +36,9 @@ def test_tests_that_failed() -> None:
 
 def test_nothing_that_failed() -> None:
     assert what_failed("TASK [All is well] ***\nok: [host13]\n") == ""
+
+
+def test_what_failed_is_read_last() -> None:
+    lines = table([Result("lint", FAILED, reason="mypy"), Result("unit", PASSED), Result("molecule/vm", SKIPPED)]).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["unit", "molecule/vm", "lint"]
+    assert lines[3].endswith("mypy") and lines[-1] == "1 passed, 1 failed, 1 skipped"
