@@ -10,6 +10,7 @@ import os
 import posixpath
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -526,32 +527,36 @@ def child_environment():
     return {**os.environ, "PYTHONPATH": os.path.dirname(ct.__file__)}
 
 
-def test_killed_in_the_middle(root):
+# Ends without a word after so many files were put in place.
+KILLED = """
+import json, os, signal, sys
+import _config_tree as ct
+rename, left = os.rename, int(sys.argv[1])
+def renamed(*names):
+    global left
+    rename(*names)
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.rename = renamed
+ct.apply(ct.plan(ct.build(json.load(sys.stdin))))
+"""
+
+
+@pytest.mark.parametrize("moment", [1, 2, 51, 149, 150])
+def test_killed_in_the_middle(root, moment):
     """Whatever the moment, each file is the old or the new one, and the next run completes the work and leaves no trace."""
     names = [f"d{index // 50}/f{index:03}" for index in range(150)]
-    code = "import json, sys\nimport _config_tree as ct\nct.apply(ct.plan(ct.build(json.load(sys.stdin))))\n"
     texts = {word: word * 100 for word in ("old", "new")}
+    run(root, dict.fromkeys(names, texts["old"]))
     params = json.dumps(tree(root, dict.fromkeys(names, texts["new"]))).encode()
-    mixed = leftovers = 0
-    for moment in (0, 50, 140):
-        run(root, dict.fromkeys(names, texts["old"]))
-        watched = os.path.join(root, names[moment])
-        inode = os.stat(watched).st_ino
-        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, env=child_environment()) as child:
-            child.stdin.write(params)
-            child.stdin.close()
-            while child.poll() is None and os.stat(watched).st_ino == inode:
-                pass
-            child.kill()
-        found = {(root / name).read_text() for name in names}
-        assert found <= set(texts.values())
-        mixed += len(found) == 2
-        leftovers += any(".civitas-" in path for path in state(root))
-        run(root, dict.fromkeys(names, texts["new"]))
-        assert {(root / name).read_text() for name in names} == {texts["new"]}
-        assert not [path for path in state(root) if ".civitas-" in path]
-    assert mixed, "no kill came in the middle; the test proves nothing"
-    assert leftovers, "no kill left anything; the clean-up was not tried"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(moment)], input=params, env=child_environment(), check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert sorted((root / name).read_text() for name in names) == [texts["new"]] * moment + [texts["old"]] * (150 - moment)
+    assert any(".civitas-" in path for path in state(root)), "the kill left nothing; the clean-up is not tried"
+    run(root, dict.fromkeys(names, texts["new"]))
+    assert {(root / name).read_text() for name in names} == {texts["new"]}
+    assert not [path for path in state(root) if ".civitas-" in path]
 
 
 def test_work_in_progress_of_another_run_is_left_alone(root):
