@@ -54,7 +54,12 @@ _URL = re.compile(r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]
 _SERVER = re.compile(r"(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]+)")
 # Pages and proofs of the edge itself.
 _RESERVED = ("/civitas-",)
-_UPSTREAM_ONLY = ("strip_prefix", "websocket", "stream_uploads", "intercept_errors", "read_timeout")
+_UPSTREAM_ONLY = ("strip_prefix", "websocket", "stream_uploads", "intercept_errors", "read_timeout", "exact")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+_USER = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+_REALM = re.compile(r"[A-Za-z0-9 ._-]{1,64}")
+# crypt(3): SHA-2, bcrypt and yescrypt. Others are too weak, or a password in plain.
+_DIGEST = re.compile(r"\$(?:[56]|2[aby]|y)\$[A-Za-z0-9./$=,]{20,120}")
 
 
 def problems(config: Config) -> t.List[str]:
@@ -213,6 +218,8 @@ def _site(where: str, site: Config, config: Config) -> Found:
         yield from _matches(f"{where}: hidden_paths", path, _PATH, "paths such as /reset/")
     yield from _upstreams(where, site.get("upstreams") or [])
     yield from _locations(where, site)
+    if site.get("basic_auth"):
+        yield from _basic_auth(f"{where}: basic_auth", site["basic_auth"])
     if site.get("client_certificates"):
         yield from _client_certificates(f"{where}: client_certificates", site["client_certificates"], config)
     yield from _error_pages(f"{where}: error_pages", site.get("error_pages") or [])
@@ -263,12 +270,30 @@ def _locations(where: str, site: Config) -> Found:
             yield f"{here}: paths that begin with {_RESERVED[0]} are the edge's own; choose another"
         if location.get("max_body_size"):
             yield from _size(f"{here}: max_body_size", location["max_body_size"])
+        for method in location.get("methods") or []:
+            if method not in _METHODS:
+                yield f"{here}: methods has {method!r}; write some of {', '.join(_METHODS)}"
         if bool(location.get("upstream")) == bool(location.get("directory")):
             yield f"{here} has {'both' if location.get('upstream') else 'neither'} upstream and directory; write one of them"
         elif location.get("directory"):
             yield from _directory(here, location)
         else:
             yield from _upstream_location(here, location, site)
+
+
+def _basic_auth(where: str, auth: Config) -> Found:
+    """No message holds a digest."""
+    if auth.get("realm"):
+        yield from _matches(f"{where}: realm", auth["realm"], _REALM, "letters, digits, blanks, . - and _")
+    users = auth.get("users") or []
+    if not users:
+        yield f"{where}: users is empty, so nobody could log in; write at least one, or remove basic_auth for everybody"
+    for name in _twice(user.get("name") for user in users):
+        yield f"{where}: users has {name} twice; write each once"
+    for user in users:
+        yield from _matches(f"{where}: the name of a user", user.get("name"), _USER, "letters, digits, . _ @ and -")
+        if not _DIGEST.fullmatch(str(user.get("digest") or "")):
+            yield f"{where}: digest of {user.get('name')} is none; write password | civitas.hosting.password_digest(name)"
 
 
 def _directory(here: str, location: Config) -> Found:

@@ -134,3 +134,20 @@ def test_a_site_with_an_address_of_its_own_hides_no_other(rendered):
     for name, addresses in {"closed": ["10.8.0.1"], "lost": ["0.0.0.0", "[::]", "10.8.0.1"]}.items():
         assert re.findall(r"listen (\S+):443", files["Debian_13", f"site-{name}.conf"]) == addresses
     assert re.findall(r"listen (\S+):443", files["Debian_13", "nginx.conf"]) == ["0.0.0.0", "[::]", "10.8.0.1"]
+
+
+def test_a_password_is_asked_for_by_the_whole_site_and_not_handed_on(rendered):
+    location = {"path": "/api/v1/query", "upstream": "http://127.0.0.1:9090"}
+    site = {"name": "watch", "server_names": ["watch.records.test"], "certificate": "further", "locations": [location]}
+    users = [{"name": "anna", "digest": "$6$salt$x"}]
+    closed = {**site, "basic_auth": {"users": users}, "locations": [{**location, "exact": True, "methods": ["GET"]}]}
+    files = rendered(nginx_sites=[closed])
+    for platform in PLATFORMS:
+        text = files[platform, "site-watch.conf"]
+        server = text[text.index(" ssl") :]
+        assert server.index("auth_basic_user_file /etc/nginx/civitas/users/watch;") < server.index("location ")
+        assert "location = /api/v1/query {\n        limit_except GET {\n            deny all;" in text
+        assert text.count('proxy_set_header Authorization "";') == 1
+        assert "$6$" not in text
+    open_to_all = rendered(nginx_sites=[site])["Debian_13", "site-watch.conf"]
+    assert not re.search("auth_basic|limit_except|Authorization|location = /api", open_to_all)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 UPSTREAM = {"path": "/", "upstream": "http://127.0.0.1:8888"}
+USERS = [{"name": "anna", "digest": "$6$salt$" + 86 * "x"}]
 SITE = {"name": "records", "server_names": ["records.example.org"], "certificate": "edge", "locations": [UPSTREAM]}
 GOOD = {
     "sites": [SITE],
@@ -84,6 +85,14 @@ def test_good_values_have_no_problem(change):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
+        (site(basic_auth={"users": []}), "users is empty"),
+        (site(basic_auth={"realm": 'a"b', "users": USERS}), "realm is"),
+        (site(basic_auth={"users": USERS * 2}), "anna twice"),
+        (site(basic_auth={"users": [{**USERS[0], "name": "a:b"}]}), "name of a user is 'a:b'"),
+        (site(basic_auth={"users": [{"name": "anna", "digest": "canary-in-plain"}]}), "digest of anna is none"),
+        (site(basic_auth={"users": [{"name": "anna", "digest": USERS[0]["digest"] + "\nbert:x"}]}), "digest of anna is none"),
+        (location(methods=["get"]), "methods has 'get'"),
+        (site(locations=[{"path": "/a/", "directory": "/srv/a", "exact": True}]), "exact is for locations with an upstream"),
         ({"listen_addresses": []}, "nginx_listen_addresses is empty; write"),
         ({"listen_addresses": ["::"]}, "nginx_listen_addresses holds '::'; write addresses such as 10.0.0.1 or, in brackets, [fd00::1]"),
         ({"listen_addresses": ["[10.0.0.1]"]}, "in brackets"),
@@ -295,3 +304,9 @@ def test_who_does_not_end_tls_sees_no_certificates_of_clients(tmp_path):
 def test_a_wrong_call_is_an_error_of_the_filter():
     with pytest.raises(AnsibleFilterError, match=r"civitas\.hosting\.nginx_problems: KeyError: 'listen_addresses'"):
         nginx_problems({})
+
+
+def test_who_may_log_in_is_no_problem_and_is_never_told():
+    assert asked(site(basic_auth={"realm": "The office", "users": USERS})) == []
+    assert asked(location(path="/api/query", exact=True, methods=["GET", "POST"])) == []
+    assert "canary" not in str(asked(site(basic_auth={"users": [{"name": "anna", "digest": "canary-in-plain"}]})))
