@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is watched, who is told, and what the page lets through."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import itertools
+import json
+import os
+import re
+import socket
+import ssl
+import time
+import urllib.parse
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+NAME = "monitoring.records.test"
+SECRETS = ("Canary-4711-beat", "Canary-4711-hook", "Canary-4711-page")
+SERVICES = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "civitas-alerts-receive")
+
+
+@pytest.fixture(name="address")
+def _address(host):
+    return next(address for address in host.interface("eth0").addresses if "." in address)
+
+
+@pytest.fixture(name="requests", scope="module")
+def _requests(host):
+    return [json.loads(line) for line in host.file("/srv/sink/requests.jsonl").content_string.splitlines()]
+
+
+@pytest.fixture(name="told", scope="module")
+def _told(requests):
+    """Every alarm that people were told of, with its message."""
+    messages = [request["body"] for request in requests if request["path"] == "/hook/Canary-4711-hook"]
+    return [(alert, message) for message in messages for alert in message["alerts"]]
+
+
+def ask(address, path, method="GET", login="anna:Canary-4711-page", body=None):
+    """Status, headers and content of what the page's host answers, its certificate verified."""
+    connection = http.client.HTTPSConnection(NAME, 443, timeout=20)
+    context = ssl.create_default_context(cafile=str(FOLDER / "ca.pem"))
+    connection.sock = context.wrap_socket(socket.create_connection((address, 443), timeout=20), server_hostname=NAME)
+    headers = {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()} if login else {}
+    try:
+        connection.request(method, path, body=body, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+    finally:
+        connection.close()
+
+
+def query(host, text):
+    """The result of an instant query on the host itself, by labels' values."""
+    url = "http://127.0.0.1:9090/api/v1/query?query=" + urllib.parse.quote(text)
+    program = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=20).read().decode())"
+    return json.loads(host.check_output("/usr/bin/python3 -c %s", program))["data"]["result"]
+
+
+def local(host, port, path, method="GET"):
+    """Status and content of a service on loopback."""
+    program = (
+        "import http.client; c = http.client.HTTPConnection('127.0.0.1', %d, timeout=20); c.request(%r, %r); r = c.getresponse(); "
+        "print(r.status); print(r.read().decode())" % (port, method, path)
+    )
+    status, _separator, content = host.check_output("/usr/bin/python3 -c %s", program).partition("\n")
+    return int(status), content
+
+
+# --- who can ask
+
+
+@pytest.mark.parametrize("port", [9090, 9093, 9094, 9099, 9115])
+def test_nothing_but_the_page_answers_from_outside(host, address, port):
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, port), timeout=5)
+    if port != 9094:
+        host.check_output(f"ss -Hltn 'sport = :{port}' | grep -q 127.0.0.1:{port}")
+
+
+def test_the_page_needs_a_login(address):
+    for login in ("", "anna:wrong", "bert:Canary-4711-page"):
+        for path in ("/", "/page.js", "/api/v1/query?query=up"):
+            status, headers, content = ask(address, path, login=login)
+            assert status == 401
+            assert headers["WWW-Authenticate"].startswith("Basic")
+            assert b"script" not in content
+            assert b'"status"' not in content
+
+
+def test_the_page_is_whole_and_asks_nobody_else(address):
+    status, _headers, content = ask(address, "/")
+    assert status == 200
+    text = content.decode()
+    assert "default-src 'none'" in text
+    parts = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert sorted(parts) == ["data:,", "page.css", "page.js"]
+    for part, kind in (("page.css", "text/css"), ("page.js", "javascript")):
+        status, headers, content = ask(address, f"/{part}")
+        assert status == 200
+        assert kind in headers["Content-Type"]
+        assert not re.search(rb"https?://(?!www\.w3\.org/2000/svg)", content)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/query?query=up", "/api/v1/query_range?query=up&start=1&end=2&step=1", "/api/v1/alerts"])
+def test_questions_pass(address, path):
+    status, _headers, content = ask(address, path)
+    assert status == 200
+    assert json.loads(content)["status"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/-/reload"),
+        ("PUT", "/-/quit"),
+        ("GET", "/-/healthy"),
+        ("GET", "/graph"),
+        ("GET", "/metrics"),
+        ("GET", "/federate?match[]=up"),
+        ("POST", "/api/v1/admin/tsdb/delete_series?match[]=up"),
+        ("POST", "/api/v1/admin/tsdb/snapshot"),
+        ("GET", "/api/v1/status/config"),
+        ("GET", "/api/v1/targets"),
+        ("GET", "/api/v1/series?match[]=up"),
+        ("GET", "/api/v1/query/../status/config"),
+        ("GET", "/api/v1/query%2f..%2fstatus%2fconfig"),
+        ("POST", "/api/v1/query"),
+        ("DELETE", "/api/v1/query"),
+        ("POST", "/"),
+    ],
+)
+def test_nothing_else_passes(address, method, path):
+    status, _headers, content = ask(address, path, method, body=b"query=up" if method == "POST" else None)
+    assert status in (403, 404, 405), content
+    assert b"Prometheus" not in content
+    assert ask(address, path, method, login="")[0] in (401, 403)
+
+
+def test_not_even_the_host_itself_can_stop_it_or_delete_history(host):
+    for path in ("/-/reload", "/-/quit", "/api/v1/admin/tsdb/snapshot"):
+        status, content = local(host, 9090, path, "POST")
+        assert status in (403, 500, 503), content
+        assert re.search("not enabled|disabled", content)
+
+
+def test_who_is_on_the_host_cannot_ring_alarms(host):
+    assert local(host, 9099, "/", "POST")[0] == 401
+
+
+# --- what is watched
+
+
+def test_everything_answers_and_is_verified(host):
+    found = {(item["metric"]["job"], item["metric"]["host"]): item["value"][1] for item in query(host, 'up{job!="probe"}')}
+    assert found == {
+        ("prometheus", "watch-1"): "1", ("alertmanager", "watch-1"): "1", ("blackbox", "watch-1"): "1", ("node", "records-1"): "1",
+    }  # fmt: skip
+    assert query(host, 'civitas_test_ratio{host="records-1",site="test"}')
+
+
+def test_the_exporter_wants_the_certificate(host):
+    """So that the pair of the role is what let it in."""
+    done = host.run("echo | openssl s_client -connect 127.0.0.1:9998 -tls1_2 -CAfile /etc/civitas/ca.pem")
+    assert "alert" in done.stderr, done.stderr
+
+
+def test_probes_see_what_is_and_verify_it(host):
+    found = {item["metric"]["probe"]: item["value"][1] for item in query(host, "probe_success")}
+    assert found == {"page": "1", "certificate": "1", "untrusted": "0", "ssh": "1", "ping": "1"}
+    assert {item["metric"]["host"] for item in query(host, 'probe_success{probe="ssh"}')} == {"records-1"}
+
+
+def test_all_rules_are_evaluated(host):
+    groups = json.loads(local(host, 9090, "/api/v1/rules")[1])["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert {"HostSilent", "ProbeFailed", "DeadMan", "TestMuch"} <= {rule["name"] for rule in rules}
+    assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] == "err"] == []
+
+
+def test_history_is_bounded_by_the_disk(host):
+    disk = int(host.check_output("df --output=size --block-size=1 /var/lib/prometheus").splitlines()[1])
+    bound = disk // 4 // 2**20 * 2**20
+    assert query(host, "prometheus_tsdb_retention_limit_bytes")[0]["value"][1] == str(bound)
+
+
+def test_what_the_exporter_refused_was_put_back(host):
+    """In between, the role was asked for a probe with an expression that is none."""
+    assert "wrong" not in host.file("/etc/prometheus/blackbox.yml").content_string
+    assert "probe/wrong" not in host.file("/etc/prometheus/prometheus.yml").content_string
+    assert "error parsing config" in host.file("/srv/sink/refusal.json").content_string.lower()
+    assert query(host, "min(prometheus_config_last_reload_successful)")[0]["value"][1] == "1"
+
+
+# --- who is told
+
+
+def test_an_alarm_was_told_once_in_words(told):
+    alerts = [(alert, message) for alert, message in told if alert["name"] == "TestMuch" and alert["state"] == "new"]
+    assert len(alerts) == 1
+    alert, message = alerts[0]
+    assert (alert["host"], alert["severity"]) == ("records-1", "critical")
+    assert "The test on records-1 is 74% full, which is too much." in message["text"]
+    assert "docs/runbooks/alerts.md#test" in message["text"]
+
+
+def test_who_says_more_silences_who_says_less(told):
+    assert [alert for alert, _message in told if alert["name"] == "TestHalf" and alert["state"] == "new"] == []
+
+
+def test_a_host_that_goes_away_was_told_and_that_it_came_back(told):
+    assert [alert["state"] for alert, _message in told if alert["name"] == "HostSilent"] == ["new", "over"]
+    assert [alert for alert, _message in told if alert["name"] == "TargetDown"] == []
+
+
+def test_the_probe_that_does_not_hold_was_told(told):
+    assert {alert["labels"]["probe"] for alert, _message in told if alert["name"] == "ProbeFailed"} == {"untrusted"}
+
+
+def test_the_service_outside_hears_the_heartbeat_and_nothing_else(requests):
+    beats = [request for request in requests if request["path"] == "/heartbeat/Canary-4711-beat"]
+    assert len(beats) >= 3
+    gaps = [after["time"] - before["time"] for before, after in itertools.pairwise(beats)]
+    assert max(gaps) < 150, "a service that waits for two minutes and a half would have told people"
+    assert {alert["labels"]["alertname"] for beat in beats for alert in beat["body"]["alerts"]} == {"DeadMan"}
+
+
+def test_people_do_not_hear_the_heartbeat(told):
+    assert [alert for alert, _message in told if alert["name"] == "DeadMan"] == []
+
+
+# --- secrets, and the host
+
+
+def test_no_secret_is_where_others_read(host):
+    for path in ("/etc/prometheus/alertmanager.yml", "/etc/civitas/site-alerts.json", "/etc/nginx/civitas/users/monitoring"):
+        assert not host.file(path).mode & 0o007, path
+    assert "Canary-4711" not in host.file("/etc/nginx/civitas/users/monitoring").content_string
+    for secret in SECRETS:
+        assert secret not in host.check_output("journalctl --no-pager -q -o cat")
+        assert secret not in host.check_output("ps -eo args")
+        assert secret not in local(host, 9090, "/api/v1/status/config")[1]
+        assert secret not in local(host, 9093, "/api/v2/status")[1]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_services_run_and_come_back(host, service):
+    assert host.service(service).is_running
+    assert host.service(service).is_enabled
+    assert host.check_output(f"systemctl show -p Restart --value {service}") == "always"
+    pid = host.check_output(f"systemctl show -p MainPID --value {service}")
+    assert "NoNewPrivs:\t1" in host.file(f"/proc/{pid}/status").content_string
+    assert host.check_output(f"systemctl show -p NRestarts --value {service}") == "0", "it fell over"
+
+
+# --- what was promised
+
+
+def test_the_report_has_the_figures_of_prometheus(host):
+    deadline = time.time() + 330
+    while not query(host, "civitas:probe_measured_seconds:5m"):
+        assert time.time() < deadline, "nothing was recorded in five minutes"
+        time.sleep(5)
+    (path,) = (FOLDER / "reports").glob("sla-*.json")
+    report = json.loads(path.read_text(encoding="utf-8"))
+    assert report["target"] == 99
+    # The report was made before this test; it has what was recorded until then.
+    for probe in report["probes"].values():
+        for figures in probe.values():
+            assert 0 <= figures["down"] <= figures["measured"]
+    down = {item["metric"]["probe"]: float(item["value"][1]) for item in query(host, "civitas:probe_down_seconds:5m")}
+    assert down["untrusted"] > 200
+    assert down["ping"] == 0
+    assert "Availability of what is probed" in path.with_suffix(".txt").read_text(encoding="utf-8")
