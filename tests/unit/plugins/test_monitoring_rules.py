@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -123,11 +124,11 @@ def records() -> dict[str, Any]:
     return yaml.safe_load(yaml.safe_dump(found, width=10000).replace("{{ monitoring_interval }}", "30"))
 
 
-def promtool_tests(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def promtool_tests(found: list[dict[str, Any]], names: Iterable[str] = STORIES) -> list[dict[str, Any]]:
     severity = {item["name"]: item["severity"] for item in found}
     tests = []
-    for name, cases in STORIES.items():
-        for series, rings, labels in cases:
+    for name in names:
+        for series, rings, labels in STORIES[name]:
             shown = named("ALERTS", {"alertname": name, "alertstate": "firing", "severity": severity[name], **labels})
             checks = [
                 {
@@ -197,7 +198,7 @@ def test_promtool_finds_a_rule_that_is_wrong(right: str, wrong: str, name: str) 
         # What is down shall not count as missing.
         right, wrong = 'absent(up{host="h",job="postgres"})', 'absent(up{host="h",job="postgres"} == 1)'
     assert right in text
-    assert name in judged("debian13", yaml.safe_load(text.replace(right, wrong)), promtool_tests(found))
+    assert name in judged("debian13", yaml.safe_load(text.replace(right, wrong)), promtool_tests(found, [name]))
 
 
 @pytest.mark.parametrize("distribution", judges.PROMTOOLS)
