@@ -34,6 +34,9 @@ _RESOLVER_PURPOSE = "Questions for declared names, by the host's resolver alone"
 PACKAGE_SOURCES = "package_sources"
 SOURCES = ("host", "containers", "both")
 PROTOCOLS = ("tcp", "udp")
+# Questions whether a host is there, which know no ports.
+PING = "icmp"
+_PING = {"ip": "icmp", "ip6": "icmpv6"}
 
 _URL_PORTS = {"http": 80, "https": 443, "ftp": 21, "smtp": 25, "smtps": 465}
 # Public registries hand out layers at other addresses than their own, as their operators document.
@@ -90,7 +93,7 @@ class Group(t.NamedTuple):
     @property
     def set_name(self) -> str:
         ports = "_".join(str(port) for port in self.ports)
-        name = f"{SET_PREFIX}{self.source}_{self.protocol}_{ports}"
+        name = f"{SET_PREFIX}{self.source}_{self.protocol}_{ports}".rstrip("_")
         if len(name) > _NAME_LIMIT:
             name = f"{SET_PREFIX}{self.source}_{self.protocol}_{hashlib.sha256(ports.encode()).hexdigest()[:12]}"
         return name
@@ -220,14 +223,18 @@ def destination_problems(item: t.Mapping[str, t.Any]) -> t.List[str]:
     if not isinstance(hosts, (list, tuple)) or not hosts:
         problems.append(f"{where}: hosts is empty; list names, addresses or networks")
         hosts = []
-    if not isinstance(ports, (list, tuple)) or not ports:
+    if item.get("protocol") == PING:
+        if ports:
+            problems.append(f"{where}: {PING} knows no ports; remove them")
+        ports = []
+    elif not isinstance(ports, (list, tuple)) or not ports:
         problems.append(f"{where}: ports is empty; list port numbers, such as [443]")
         ports = []
     for port in ports:
         if _port(port) is None:
             problems.append(f"{where}: {port!r} is not a port number (1 to 65535)")
-    if item.get("protocol") not in PROTOCOLS:
-        problems.append(f"{where}: protocol {item.get('protocol')!r} is neither tcp nor udp")
+    if item.get("protocol") not in (*PROTOCOLS, PING):
+        problems.append(f"{where}: protocol {item.get('protocol')!r} is none of {', '.join(PROTOCOLS)} and {PING}")
     if item.get("from") not in SOURCES:
         problems.append(f"{where}: from {item.get('from')!r} is none of {', '.join(SOURCES)}")
     for host in hosts:
@@ -241,7 +248,7 @@ def grouped(destinations: t.Iterable[t.Mapping[str, t.Any]]) -> t.List[Group]:
     """Right declarations by who, protocol and ports; sorted, so that their order in the inventory means nothing."""
     found: t.Dict[t.Tuple[str, str, t.Tuple[int, ...]], t.Tuple[t.Set[str], t.Set[str], t.Set[str]]] = {}
     for item in _plain(destinations):
-        ports = tuple(sorted({int(port) for port in item["ports"]}))
+        ports = tuple(sorted({int(port) for port in item.get("ports") or ()}))
         names, networks, purposes = found.setdefault((item["from"], item["protocol"], ports), (set(), set(), set()))
         for host in item["hosts"]:
             network = _network(host)
@@ -318,7 +325,7 @@ def egress_rows(destinations: t.Sequence[t.Mapping[str, t.Any]], resolvers: t.It
     rows = [
         {
             "host": str(host),
-            "ports": sorted({int(port) for port in item["ports"]}),
+            "ports": sorted({int(port) for port in item.get("ports") or ()}),
             "protocol": str(item["protocol"]),
             "from": str(item["from"]),
             "role": str(item.get("role", "")),
@@ -443,7 +450,8 @@ def _rules(group: Group) -> t.List[str]:
     lines = [f"# {purpose}" for purpose in group.purposes]
     ports = _in_set([str(port) for port in group.ports])
     for family, suffix in (("ip", "4"), ("ip6", "6")):
-        target = f"{group.protocol} dport {ports} {family} daddr"
+        asked = f"{_PING[family]} type echo-request" if group.protocol == PING else f"{group.protocol} dport {ports}"
+        target = f"{asked} {family} daddr"
         if _by_family(group.networks)[family]:
             lines.append(f"{target} @{group.set_name}_net{suffix} counter accept")
         if group.names:

@@ -76,6 +76,18 @@ def test_only_conversations_without_connection_renew_their_address():
     assert any("update @egress_host_udp_80_4 { ip daddr } counter accept" in line for line in rules({"protocol": "udp"}).output)
 
 
+def test_a_ping_needs_no_port():
+    found = rules({"protocol": "icmp", "ports": [], "hosts": ["198.51.100.9", "2001:db8::9", "far.example.org"]})
+    assert [line for line in found.output if "echo-request" in line] == [
+        "icmp type echo-request ip daddr @egress_host_icmp_net4 counter accept",
+        "icmp type echo-request ip daddr @egress_host_icmp_4 counter accept",
+        "icmpv6 type echo-request ip6 daddr @egress_host_icmp_net6 counter accept",
+        "icmpv6 type echo-request ip6 daddr @egress_host_icmp_6 counter accept",
+    ]
+    pinged = {"name": "far", "role": "monitoring", "hosts": ["198.51.100.9"], "protocol": "icmp", "from": "host", "purpose": "Probes"}
+    assert [row["ports"] for row in egress.egress_rows([pinged])] == [[]]
+
+
 def test_the_order_of_declarations_means_nothing():
     other = {**MIRROR, "name": "other", "hosts": ["a.example.org"], "ports": ["443"]}
     assert egress.egress_rules({**MODEL, "destinations": [MIRROR, other]}) == egress.egress_rules(
@@ -109,7 +121,8 @@ def test_many_ports_have_a_set_with_a_name_that_is_short_enough():
         ({"ports": []}, "ports is empty"),
         ({"ports": [0]}, "0 is not a port number"),
         ({"ports": ["https"]}, "is not a port number"),
-        ({"protocol": "icmp"}, "neither tcp nor udp"),
+        ({"protocol": "sctp"}, "none of tcp, udp and icmp"),
+        ({"protocol": "icmp"}, "icmp knows no ports; remove them"),
         ({"from": "everybody"}, "none of host, containers, both"),
     ],
 )
