@@ -23,6 +23,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _firewall_model,
     _login_preflight,
     _mail_preflight,
+    _monitoring_server_preflight,
     _people,
     _policy,
     _postgres_objects,
@@ -66,6 +67,17 @@ _MAIL_NAMES = {
 }
 
 
+# What the preflight of the role monitoring judges, and where that is written in the site-wide variables.
+_MONITORING = (
+    *("host_name", "targets", "probes", "interval", "ca_file", "client_certificate", "retention_days", "retention_share", "mail_from"),
+    *("runbooks", "bridge_port", "heartbeat_url", "heartbeat_minutes", "page_name", "page_users"),
+)
+_MONITORING_NAMES = {
+    f"monitoring_{name}": f"civitas_monitoring.{site}"
+    for name, site in (("probes", "probes"), ("runbooks", "runbooks"), ("heartbeat_url", "heartbeat_secret"), ("page_name", "page_name"))
+}
+
+
 class _Given(t.NamedTuple):
     """A secret that others gave: the site-wide variable that names it, the role's variable that holds it, by which keys, where the play
     looks it up, and what stands there while the inventory is judged.
@@ -79,7 +91,7 @@ class _Given(t.NamedTuple):
     stand_in: str
 
 
-_GIVEN_URL, _GIVEN_PASSWORD = "https://secret.invalid/", "secret"
+_GIVEN_URL, _GIVEN_PASSWORD, _GIVEN_PAGE = "https://secret.invalid/", "secret", "of twelve or more"
 _GIVEN_SECRETS = (
     _Given("civitas_announce_smtp", "access_announce_smtp", "password_secret", "password", "__civitas_announce_password", _GIVEN_PASSWORD),
     _Given("civitas_announce_webhook", "access_announce_webhook", "url_secret", "url", "__civitas_announce_url", _GIVEN_URL),
@@ -148,6 +160,7 @@ class ActionModule(ActionBase):
             self._judge_announcement(target)
             self._judge_mail(target)
             self._judge_alarms(target)
+            self._judge_monitoring(target, targets)
             self._judge_firewall(target)
         notes = self._notes + self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
@@ -269,7 +282,9 @@ class ActionModule(ActionBase):
         self._add(_site_rules.check_hosts_exist(hosts))
         self._add(_site_rules.check_groups(group_roles, self._vars["groups"]))
         tier = next((host.values["civitas_tier"] for host in hosts if "civitas_tier" in host.values), None)
+        self._add(_site_rules.check_single_purpose(hosts))
         self._add(_site_rules.check_single_server(tier, [target.host for target in targets if target.roles]))
+        self._add(_site_rules.check_monitoring_addresses(hosts))
         self._add(_site_rules.check_addresses(hosts))
         for target in targets:
             roles = [role.name for role in target.roles]
@@ -401,6 +416,10 @@ class ActionModule(ActionBase):
         target.variables["__civitas_alert_secrets"] = dict.fromkeys(_alert_secrets.names(receivers or []), _GIVEN_URL)
         if receivers is None:
             target.variables["monitoring_agent_receivers"] = []  # told already
+        target.variables["__civitas_heartbeat_url"] = _GIVEN_URL
+        watched = target.host.values.get("civitas_monitoring")
+        users = watched.get("page_users") if isinstance(watched, dict) else None
+        target.variables["__civitas_page_passwords"] = {str(user): _GIVEN_PAGE for user in users or []}
         target.templar.available_variables = target.variables
 
     def _receivers(self, target: _Target) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
@@ -488,6 +507,32 @@ class ActionModule(ActionBase):
             self._notes.append(f"Nobody hears alarms of {where}; write civitas_mail or {variable}.")
         if policy.may_hold_personal_data and not heard.get("critical", set()) - {"email"}:
             self._waived |= waived & ({"second_channel"} if receivers else {"alarms"})
+
+    def _judge_monitoring(self, target: _Target, targets: t.List[_Target]) -> None:
+        """What a host would watch and show, with the secrets that others gave, and whether it is watched by anybody."""
+        where, variable = target.host.name, "civitas_monitoring"
+        watchers = [other for other in targets if _site_rules.MONITORING_GROUP in other.host.groups]
+        if not watchers:
+            finding = _site_rules.check_unwatched(target.host)
+            self._add([Problem(where, *finding)] if finding else [], target.own)
+            return
+        values = self._rendered(target, [f"monitoring_{name}" for name in _MONITORING])
+        if target not in watchers or not values:
+            return
+        written = target.host.values.get(variable) or {}
+        config = {name: values[f"monitoring_{name}"] for name in _MONITORING}
+        heartbeat = written.get("heartbeat_secret")
+        if heartbeat:
+            config["heartbeat_url"] = self._secret_named(target, variable, heartbeat) or _GIVEN_URL
+        # Who hears alarms was judged for every host.
+        found = _monitoring_server_preflight.problems({**config, "receivers": []})
+        for name, site in _MONITORING_NAMES.items():
+            found = [re.sub(rf"\b{name}\b", site, text) for text in found]
+        self._add_sentences(target, found, "correct it")
+        policy = _site_rules.policy_of(target.host)
+        if policy and policy.may_hold_personal_data and not heartbeat:
+            advice = "have a service outside tell you, and write its address into the secrets file and civitas_monitoring.heartbeat_secret"
+            self._notes.append(f"Nobody hears when {where} itself is down; {advice}.")
 
     def _judge_exceptions(self, target: _Target) -> None:
         """What is set aside of the way in, by the rules of the environment."""
@@ -593,7 +638,9 @@ class ActionModule(ActionBase):
 
     def _judge_certificate(self, targets: t.List[_Target]) -> t.List[str]:
         """Judge it once, since its variables are the same on all hosts; return what is allowed and people should know."""
-        target = next((target for target in targets if any("sites" in role.declarations for role in target.roles)), None)
+        # A page of the monitoring is a site, too, and has a certificate of the internal CA.
+        servers = [target for target in targets if not set(target.host.groups) & set(_site_rules.SINGLE_PURPOSE_GROUPS)]
+        target = next((target for target in servers if any("sites" in role.declarations for role in target.roles)), None)
         settings = self._certificate_settings(target) if target else None
         if target is None or settings is None:
             return []

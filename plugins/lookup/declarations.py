@@ -25,6 +25,12 @@ options:
     required: true
     type: string
     choices: [packages, ports, checks, secrets, certificates, databases, sites, networks, artifacts, destinations, clients, alerts]
+  host:
+    description:
+      - A host of the inventory whose variables take the place of this host's. What is known only when that host was asked is not there,
+        unless this run has asked it.
+    type: string
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -63,10 +69,23 @@ def _role_path(role: str) -> str:
     raise AnsibleLookupError(f"There is no role '{role}'. Write the name of a role of this collection or namespace.collection.role.")
 
 
+def _variables_of(host: str, variables: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+    """The variables of the play with those of a host in place of this host's own."""
+    hostvars = variables["hostvars"]
+    if host not in hostvars:
+        raise AnsibleLookupError(f"There is no host '{host}'. Write the name of a host of this inventory.")
+    own = dict(hostvars.raw_get(variables["inventory_hostname"]))
+    played = {name: value for name, value in variables.items() if name not in own and name != "ansible_facts"}
+    return {**played, **hostvars.raw_get(host)}
+
+
 class LookupModule(LookupBase):
     def run(self, terms: t.List[str], variables: t.Optional[t.Dict[str, t.Any]] = None, **kwargs: t.Any) -> t.List[t.Any]:
         self.set_options(var_options=variables, direct=kwargs)
         kind = self.get_option("kind")
+        host = self.get_option("host")
+        if host:
+            variables = _variables_of(host, variables or {})
         items: t.List[t.Any] = []
         for role in self._flatten(terms):
             items.extend(self._role_items(role, kind, variables or {}))

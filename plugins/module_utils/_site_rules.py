@@ -37,7 +37,15 @@ ACME_CHALLENGES = ("http-01", "dns-01")
 EGRESS = ("restricted", "open")
 # Hosts in this group let people through to the others.
 BASTION_GROUP = "bastion"
+# Hosts in this group watch the others.
+MONITORING_GROUP = "monitoring"
+# A host in one of these groups has its roles and no others. A site may do without them.
+SINGLE_PURPOSE_GROUPS = (BASTION_GROUP, MONITORING_GROUP)
+MONITORING_MODES = ("light", "full")
+_MONITORING_KEYS = ("page_name", "page_users", "page_networks", "heartbeat_secret", "probes", "runbooks")
 WAY_IN = frozenset(f"civitas_{name}" for name in ("admin_networks", "automation", "bastion", "break_glass", "people"))
+# What is a host's own.
+OF_A_HOST = frozenset(("civitas_address", "civitas_monitoring_mode"))
 _MAIL_KEYS = ("host", "port", "tls", "tls_name", "ca_file", "user", "password_secret", "sender", "allowed_senders", "to")
 _MAIL_PROOF_KEYS = (
     *("domain", "envelope_domain", "selectors", "addresses", "nameservers", "smarthost"),
@@ -453,6 +461,55 @@ def check_host_name(value: t.Any) -> Finding:
     return ("is no name of a host", "Write the name of the bastion as the inventory has it.")
 
 
+def check_address(value: t.Any) -> Finding:
+    """Is it an address that other hosts can reach?"""
+    advice = "Write an address such as 192.0.2.10."
+    try:
+        address = ipaddress.ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        return (f"is {show(value)}: no address", advice)
+    if address.is_loopback or address.is_unspecified or address.is_multicast:
+        return (f"is {show(value)}: no other host reaches that", advice)
+    return None
+
+
+def check_monitoring(value: t.Any) -> Finding:
+    """Does it say who sees the page and who hears that the monitoring is silent, without secrets? What else it holds the role judges."""
+    advice = "Write a mapping such as {page_users: [anna], heartbeat_secret: heartbeat_url}."
+    if not isinstance(value, dict) or not value:
+        return ("is empty" if value == {} else f"is {in_words(value)} and not a mapping", advice)
+    unknown = sorted(set(map(str, value)) - set(_MONITORING_KEYS))
+    if unknown:
+        meant = nearest(unknown[0], _MONITORING_KEYS)
+        return (
+            f"has {show(unknown[0])}, which nobody reads" + (f": did you mean {meant}?" if meant else ""),
+            f"Write one of {', '.join(_MONITORING_KEYS)}.",
+        )
+    users = value.get("page_users", [])
+    if not isinstance(users, list) or not all(isinstance(user, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,30}", user) for user in users):
+        return (
+            "has page_users that are no list of names",
+            "Write names of small letters, digits and _, such as [anna]. Passwords are made in the secrets file: monitoring_page_anna.",
+        )
+    if value.get("page_name") and not users:
+        return ("has page_name without page_users, so nobody could see the page", "Write page_users: [anna], or leave page_name out.")
+    for key, check in (("page_name", check_domain), ("page_networks", check_networks)):
+        finding = check(value[key]) if key in value else None
+        if finding:
+            return (f"has {key}, which {finding[0]}", finding[1])
+    return _key_of_secret(value, "heartbeat_secret")
+
+
+def check_unwatched(host: Host) -> t.Optional[t.Tuple[str, str, str]]:
+    """What a host of a site that nobody watches says of being watched: the variable, what is wrong, what to write."""
+    advice = f"Put a host into the group {MONITORING_GROUP}, or remove it."
+    if host.values.get("civitas_monitoring_mode") == "full":
+        return ("civitas_monitoring_mode", f"is full, and the group {MONITORING_GROUP} has no host that would judge this one", advice)
+    if "civitas_monitoring" in host.values:
+        return ("civitas_monitoring", f"is written, and the group {MONITORING_GROUP} has no host that would read it", advice)
+    return None
+
+
 def check_directory(value: t.Any) -> Finding:
     """Is it the address of an ACME directory?"""
     advice = f"Write the directory's address as the authority gives it, such as {_ACME_DIRECTORY}"
@@ -523,6 +580,9 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         ),
         "civitas_mail_proof": SiteVariable(False, check_mail_proof, "{selectors: [mail], addresses: [192.0.2.25]}"),
         "civitas_alert_receivers": SiteVariable(False, check_alert_receivers, "[{name: team, email: {to: [administrators@example.org]}}]"),
+        "civitas_address": SiteVariable(False, check_address, "192.0.2.10"),
+        "civitas_monitoring": SiteVariable(False, check_monitoring, "{page_users: [anna], heartbeat_secret: heartbeat_url}"),
+        "civitas_monitoring_mode": SiteVariable(False, lambda value: check_choice(value, MONITORING_MODES), "full"),
         "civitas_second_factor": SiteVariable(False, check_switch, "true"),
         "civitas_admin_networks": SiteVariable(True, check_networks, "[192.0.2.0/24]"),
         "civitas_egress": SiteVariable(False, lambda value: check_choice(value, EGRESS), "restricted"),
@@ -580,7 +640,7 @@ def check_aliases(host: Host) -> t.List[Problem]:
 def check_same_everywhere(hosts: t.Sequence[Host], variables: t.Iterable[str]) -> t.List[Problem]:
     """Has a site-wide variable one value for all hosts? The way in may differ: a bastion is reached from elsewhere than a server."""
     problems = []
-    for name in sorted(set(variables) - WAY_IN):
+    for name in sorted(set(variables) - WAY_IN - OF_A_HOST):
         values: t.Dict[str, t.List[str]] = {}
         for host in hosts:
             if name in host.values:
@@ -665,38 +725,81 @@ def check_hosts_exist(hosts: t.Sequence[Host]) -> t.List[Problem]:
     return [Problem("inventory", "all", "has no host", "Name an inventory with hosts, such as -i inventories/production/hosts.yml")]
 
 
+def servers_of(groups: t.Mapping[str, t.Sequence[str]]) -> t.List[str]:
+    """Return the hosts of an inventory that serve people: those in no group of a single purpose. C(groups) maps groups to hosts."""
+    others = {name for group in SINGLE_PURPOSE_GROUPS for name in groups.get(group, ())}
+    return [name for name in groups.get("all", ()) if name not in others]
+
+
 def roles_of(group_roles: t.Mapping[str, t.Sequence[str]], groups: t.Iterable[str]) -> t.List[str]:
-    """Return the roles of a host in C(groups), in their order. A bastion does nothing else: its group's roles are all it has."""
+    """Return the roles of a host in C(groups), in their order. A group of a single purpose has all the roles of its hosts."""
     member = {"all", *groups}
-    chosen = [BASTION_GROUP] if BASTION_GROUP in member and BASTION_GROUP in group_roles else [*group_roles]
+    single = [group for group in SINGLE_PURPOSE_GROUPS if group in member and group in group_roles]
+    chosen = single[:1] or [group for group in group_roles if group not in SINGLE_PURPOSE_GROUPS]
     # An empty name is that of a role which the site does not ask for.
     return list(dict.fromkeys(name for group in chosen if group in member for name in group_roles[group] if name))
 
 
 def check_groups(roles: t.Mapping[str, t.Sequence[str]], members: t.Mapping[str, t.Sequence[str]]) -> t.List[Problem]:
-    """Has every group on which roles run a host? C(members) maps groups to hosts. A site may have no bastion."""
+    """Has every group on which roles run a host? C(members) maps groups to hosts."""
     return [
         Problem("inventory", group, f"has no host, but {', '.join(names)} would run there", f"Put the server into the group {group}.")
         for group, names in roles.items()
-        if group not in ("all", BASTION_GROUP) and not members.get(group)
+        if group not in ("all", *SINGLE_PURPOSE_GROUPS) and not members.get(group)
+    ]
+
+
+def check_single_purpose(targets: t.Sequence[Host]) -> t.List[Problem]:
+    """Is no host in two of the groups whose hosts do one thing?"""
+    return [
+        Problem(
+            host.name,
+            "groups",
+            f"has {people(sorted(found))}, whose hosts do nothing else",
+            "Leave it in one of them, and have another host for the other.",
+        )
+        for host in targets
+        for found in [set(host.groups) & set(SINGLE_PURPOSE_GROUPS)]
+        if len(found) > 1
     ]
 
 
 def check_single_server(tier: t.Any, targets: t.Sequence[Host]) -> t.List[Problem]:
-    """Is the tier `single` one host, bastions aside?"""
-    servers = [host.name for host in targets if BASTION_GROUP not in host.groups]
+    """Is the tier `single` one host, those of a single purpose aside?"""
+    servers = [host.name for host in targets if not set(host.groups) & set(SINGLE_PURPOSE_GROUPS)]
     if tier != "single" or len(servers) == 1 or not targets:
         return []
     if not servers:
-        return [Problem("inventory", BASTION_GROUP, "is the group of all hosts, so there is no server", "Add the server, in no group.")]
+        group = next(group for group in SINGLE_PURPOSE_GROUPS if any(group in host.groups for host in targets))
+        return [Problem("inventory", group, "has the last host, so there is no server", "Add the server, in no group.")]
     return [
         Problem(
             "inventory",
             "civitas_tier",
             f"is 'single', one server, but there are {len(servers)}: {people(servers)}",
-            f"Leave one host in this inventory; a bastion beside it belongs into the group {BASTION_GROUP}.",
+            f"Leave one host in this inventory. A bastion belongs into the group {BASTION_GROUP}, who watches into {MONITORING_GROUP}.",
         )
     ]
+
+
+def check_monitoring_addresses(hosts: t.Sequence[Host]) -> t.List[Problem]:
+    """Do hosts that watch others, and those that are watched, know each other's addresses? A firewall takes no names."""
+    if not any(MONITORING_GROUP in host.groups for host in hosts):
+        return []
+    problems = []
+    for host in hosts:
+        if "civitas_address" in host.values:
+            continue  # judged as a variable
+        address = host.values.get("ansible_host", host.name)
+        if "ansible_host" in host.names and "ansible_host" not in host.values:
+            continue  # told already
+        finding = check_address(address)
+        if finding:
+            told = f"is not set, and ansible_host, which stands in for it, {finding[0]}"
+            problems.append(
+                Problem(host.name, "civitas_address", told, "Write civitas_address: the address by which the other hosts reach it.")
+            )
+    return problems
 
 
 def check_bastion(host: Host, hosts: t.Sequence[Host]) -> t.List[Problem]:
