@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import ALL
+
 Config = t.Mapping[str, t.Any]
 Made = t.Dict[str, t.Any]
 
@@ -198,7 +200,8 @@ def inhibitions(rules: Config) -> t.List[Made]:
     made: t.List[Made] = []
     for rule in flat:
         quiet = str((rule.get("annotations") or {}).get("inhibits") or "").split()
-        if quiet:
+        # What a silent host hides, the program that tells people knows: it must hear of it to say later that it is over.
+        if quiet and ALL not in quiet:
             made.append(
                 {
                     "source_matchers": [f'alertname="{rule["alert"]}"'],

@@ -169,6 +169,7 @@ RULES = {
             "rules": [
                 {"alert": "DiskFuller", "annotations": {"text": "{{ $labels.mountpoint }} {{ $value }}", "inhibits": "DiskFull DiskHalf"}},
                 {"alert": "UnitFailed", "annotations": {"text": "{{ $labels.unit }} of {{ $labels.host }}"}},
+                {"alert": "HostSilent", "annotations": {"text": "{{ $labels.host }}", "inhibits": "*"}},
                 {"record": "something"},
             ],
         }
@@ -183,6 +184,11 @@ def test_what_says_more_silences_what_says_less_of_the_same():
         "target_matchers": ['alertname=~"DiskFull|DiskHalf"'],
         "equal": ["host", "mountpoint", "unit"],
     }
+
+
+def test_alarms_of_a_silent_host_go_on_to_who_tells_people():
+    found = monitoring_config(GOOD, "alertmanager", RULES)["inhibit_rules"]
+    assert [rule["target_matchers"] for rule in found if rule["source_matchers"] == ['alertname="HostSilent"']] == [['alertname="TargetDown"']]
 
 
 def test_people_hear_all_but_the_heartbeat():
