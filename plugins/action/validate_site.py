@@ -516,14 +516,23 @@ class ActionModule(ActionBase):
             finding = _site_rules.check_unwatched(target.host)
             self._add([Problem(where, *finding)] if finding else [], target.own)
             return
-        values = self._rendered(target, [f"monitoring_{name}" for name in _MONITORING])
-        if target not in watchers or not values:
+        reported = {problem.variable for problem in self._problems if problem.where in (where, "all hosts")}
+        if target not in watchers or variable in reported:
             return
-        written = target.host.values.get(variable) or {}
+        heartbeat = (target.host.values.get(variable) or {}).get("heartbeat_secret")
+        url = self._secret_named(target, variable, heartbeat) or _GIVEN_URL
+        # Told by the names that people wrote.
+        self._problems = [
+            problem._replace(variable=_MONITORING_NAMES.get(problem.variable, problem.variable), source="")
+            if problem.variable in _MONITORING_NAMES
+            else problem
+            for problem in self._problems
+        ]
+        values = self._rendered(target, [f"monitoring_{name}" for name in _MONITORING])
+        if not values or any(problem.where == where and problem.variable in _MONITORING_NAMES.values() for problem in self._problems):
+            return
         config = {name: values[f"monitoring_{name}"] for name in _MONITORING}
-        heartbeat = written.get("heartbeat_secret")
-        if heartbeat:
-            config["heartbeat_url"] = self._secret_named(target, variable, heartbeat) or _GIVEN_URL
+        config["heartbeat_url"] = url if heartbeat else ""
         # Who hears alarms was judged for every host.
         found = _monitoring_server_preflight.problems({**config, "receivers": []})
         for name, site in _MONITORING_NAMES.items():
@@ -561,7 +570,9 @@ class ActionModule(ActionBase):
             problems = _firewall_model.problems({**config, "egress": {"mode": "open", "destinations": []}})
             # Ports are what roles make of variables, whose faults are told already.
             told = any(problem.where == target.host.name for problem in self._problems)
-            self._add_way_in(target, [text for text in problems if not (told and text.startswith("firewall_ports"))])
+            unknown = any(problem.variable == "civitas_address" for problem in self._problems)
+            noise = ("firewall_ports",) * told + ("firewall_monitoring",) * unknown
+            self._add_way_in(target, [text for text in problems if not text.startswith(noise)])
 
     def _add_way_in(self, target: _Target, sentences: t.Iterable[str]) -> None:
         """Told by the names that people wrote."""

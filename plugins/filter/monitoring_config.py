@@ -11,16 +11,14 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.civitas.hosting.plugins.module_utils import _monitoring_config
 
 
-def monitoring_config(
-    config: t.Mapping[str, t.Any], program: str, rules: t.Optional[t.Mapping[str, t.Any]] = None, token: str = ""
-) -> t.Dict[str, t.Any]:
+def monitoring_config(config: t.Mapping[str, t.Any], program: str, token: str = "") -> t.Dict[str, t.Any]:
     try:
         if program == "prometheus":
             return _monitoring_config.prometheus(config)
         if program == "blackbox":
             return _monitoring_config.blackbox(config)
         if program == "alertmanager":
-            return _monitoring_config.alertmanager(config, rules or {}, token)
+            return _monitoring_config.alertmanager(config, token)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"civitas.hosting.monitoring_config: {type(error).__name__}: {error}") from error
     raise AnsibleFilterError(f"civitas.hosting.monitoring_config: program is {program!r}; write prometheus, blackbox or alertmanager")

@@ -13,8 +13,6 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import ALL
-
 Config = t.Mapping[str, t.Any]
 Made = t.Dict[str, t.Any]
 
@@ -30,8 +28,6 @@ HEARTBEAT = "DeadMan"
 LIMITS = {"sample_limit": 50000, "label_limit": 64, "body_size_limit": "32MB"}
 MEGABYTE = 1024 * 1024
 LEAST_MEGABYTES = 1024
-# Fields of a rule's text that are no labels.
-_NO_LABELS = ("value", "host")
 
 
 def retention_megabytes(disk_bytes: int, share: float) -> int:
@@ -149,12 +145,11 @@ def _module(probe: Config, config: Config) -> Made:
 # --- alarms
 
 
-def alertmanager(config: Config, rules: Config, token: str) -> Made:
+def alertmanager(config: Config, token: str) -> Made:
     """The content of C(alertmanager.yml).
 
     Args:
         token: what is shown to the program that tells people.
-        rules: the rules as Prometheus reads them; what their annotation C(inhibits) names is quiet while they ring.
     """
     beat = int(config["heartbeat_minutes"])
     heartbeat: Made = {"name": "heartbeat"}
@@ -187,35 +182,8 @@ def alertmanager(config: Config, rules: Config, token: str) -> Made:
                 {"receiver": "people", "matchers": ['severity="warning"'], "repeat_interval": "24h"},
             ],
         },
-        "inhibit_rules": inhibitions(rules),
+        # Which alarm says more than another, the program that tells people knows. It must hear of all: Alertmanager keeps silent of the
+        # end of what it held back.
+        "inhibit_rules": [],
         "receivers": [{"name": "people", "webhook_configs": [people]}, heartbeat],
     }
-
-
-def inhibitions(rules: Config) -> t.List[Made]:
-    """Alarms that are quiet while another says more about the same: those of the same host, and of the same labels that texts name."""
-    flat = [rule for group in rules.get("groups") or [] for rule in group["rules"] if "alert" in rule]
-    fields = {name for rule in flat for name in re.findall(r"\$labels\.([a-z][a-z0-9_]*)", str(rule.get("annotations", {}).get("text")))}
-    equal = sorted({"host", *(fields - set(_NO_LABELS))})
-    made: t.List[Made] = []
-    for rule in flat:
-        quiet = str((rule.get("annotations") or {}).get("inhibits") or "").split()
-        # What a silent host hides, the program that tells people knows: it must hear of it to say later that it is over.
-        if quiet and ALL not in quiet:
-            made.append(
-                {
-                    "source_matchers": [f'alertname="{rule["alert"]}"'],
-                    "target_matchers": [f'alertname=~"{"|".join(quiet)}"'],
-                    "equal": equal,
-                }
-            )
-    # A host that does not answer at all says so once.
-    made.append({"source_matchers": ['alertname="HostSilent"'], "target_matchers": ['alertname="TargetDown"'], "equal": ["host"]})
-    made.append(
-        {
-            "source_matchers": ['alertname="ProbeCertificateEnds"'],
-            "target_matchers": ['alertname="ProbeCertificateEndsSoon"'],
-            "equal": ["host", "probe"],
-        }
-    )
-    return made

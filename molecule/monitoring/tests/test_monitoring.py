@@ -11,11 +11,15 @@ import os
 import re
 import socket
 import ssl
+import struct
 import time
 import urllib.parse
 from pathlib import Path
 
 import pytest
+import testinfra
+
+testinfra_hosts = ["ansible://monitoring"]
 
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 NAME = "monitoring.records.test"
@@ -28,16 +32,32 @@ def _address(host):
     return next(address for address in host.interface("eth0").addresses if "." in address)
 
 
-@pytest.fixture(name="requests", scope="module")
-def _requests(host):
-    return [json.loads(line) for line in host.file("/srv/sink/requests.jsonl").content_string.splitlines()]
+@pytest.fixture(name="heard", scope="module")
+def _heard(host):
+    return [json.loads(line) for line in host.file("/srv/story/heard.jsonl").content_string.splitlines()]
 
 
 @pytest.fixture(name="told", scope="module")
-def _told(requests):
-    """Every alarm that people were told of, with its message."""
-    messages = [request["body"] for request in requests if request["path"] == "/hook/Canary-4711-hook"]
-    return [(alert, message) for message in messages for alert in message["alerts"]]
+def _told(heard):
+    """Every alarm that people were told of in the chat, with its message."""
+    messages = [one for one in heard if one["way"] == "chat"]
+    assert {one["path"] for one in messages} == {"/hook/Canary-4711-hook"}
+    return [(alert, one["body"]) for one in messages for alert in one["body"]["alerts"]]
+
+
+@pytest.fixture(name="mail", scope="module")
+def _mail(heard):
+    return [one for one in heard if one["way"] == "mail"]
+
+
+def other(host, group):
+    """Another host of the scenario."""
+    return testinfra.get_host(f"docker://{host.ansible.get_variables()['groups'][group][0]}")
+
+
+def states(told, name, where):
+    """What was told of an alarm, in order."""
+    return [alert["state"] for alert, _message in told if (alert["name"], alert["host"]) == (name, where)]
 
 
 def ask(address, path, method="GET", login="anna:Canary-4711-page", body=None):
@@ -160,25 +180,26 @@ def test_everything_answers_and_is_verified(host):
     assert found == {
         ("prometheus", "watch-1"): "1", ("alertmanager", "watch-1"): "1", ("blackbox", "watch-1"): "1", ("node", "records-1"): "1",
     }  # fmt: skip
-    assert query(host, 'civitas_test_ratio{host="records-1",site="test"}')
+    assert query(host, 'civitas_memory_available_ratio{host="records-1",site="test"}')
 
 
 def test_the_exporter_wants_the_certificate(host):
     """So that the pair of the role is what let it in."""
-    done = host.run("echo | openssl s_client -connect 127.0.0.1:9998 -tls1_2 -CAfile /etc/civitas/ca.pem")
+    records = next(item["metric"]["instance"] for item in query(host, 'up{job="node"}'))
+    done = host.run("echo | openssl s_client -connect %s -tls1_2 -CAfile /etc/civitas/ca.pem", records)
     assert "alert" in done.stderr, done.stderr
 
 
 def test_probes_see_what_is_and_verify_it(host):
     found = {item["metric"]["probe"]: item["value"][1] for item in query(host, "probe_success")}
-    assert found == {"page": "1", "certificate": "1", "untrusted": "0", "ssh": "1", "ping": "1"}
+    assert found == {"page": "1", "certificate": "1", "untrusted": "0", "ssh": "1", "backup-1": "1"}
     assert {item["metric"]["host"] for item in query(host, 'probe_success{probe="ssh"}')} == {"records-1"}
 
 
 def test_all_rules_are_evaluated(host):
     groups = json.loads(local(host, 9090, "/api/v1/rules")[1])["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
-    assert {"HostSilent", "ProbeFailed", "DeadMan", "TestMuch"} <= {rule["name"] for rule in rules}
+    assert {"HostSilent", "ProbeFailed", "DeadMan", "DiskFillingUp", "CertificateEnded"} <= {rule["name"] for rule in rules}
     assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] == "err"] == []
 
 
@@ -192,37 +213,64 @@ def test_what_the_exporter_refused_was_put_back(host):
     """In between, the role was asked for a probe with an expression that is none."""
     assert "wrong" not in host.file("/etc/prometheus/blackbox.yml").content_string
     assert "probe/wrong" not in host.file("/etc/prometheus/prometheus.yml").content_string
-    assert "error parsing config" in host.file("/srv/sink/refusal.json").content_string.lower()
+    assert "error parsing config" in host.file("/srv/story/refusal.json").content_string.lower()
     assert query(host, "min(prometheus_config_last_reload_successful)")[0]["value"][1] == "1"
 
 
 # --- who is told
 
 
-def test_an_alarm_was_told_once_in_words(told):
-    alerts = [(alert, message) for alert, message in told if alert["name"] == "TestMuch" and alert["state"] == "new"]
-    assert len(alerts) == 1
-    alert, message = alerts[0]
-    assert (alert["host"], alert["severity"]) == ("records-1", "critical")
-    assert "The test on records-1 is 74% full, which is too much." in message["text"]
-    assert "docs/runbooks/alerts.md#test" in message["text"]
+@pytest.mark.parametrize(
+    ("name", "where", "words"),
+    [
+        ("UnitDown", "records-1", "story.service"),
+        ("UnitDown", "backup-1", "story.service"),
+        ("DiskFillingUp", "records-1", "/srv/small is 71."),
+        ("DiskFillingUp", "backup-1", "/srv/small is 71."),
+        ("BackupOld", "records-1", "The last backup of records-1 is 2d 0h "),
+        ("BackupOld", "backup-1", "The last backup of backup-1 is 2d 0h "),
+        ("CertificateEnded", "records-1", "The certificate story at "),
+        ("HostSilent", "records-1", "records-1 does not answer"),
+    ],
+)
+def test_what_went_wrong_was_told_once_in_words_and_then_that_it_is_over(told, mail, name, where, words):
+    """By the monitoring of a host and by a host itself, and by both ways."""
+    assert states(told, name, where) == ["new", "over"]
+    (alert, message) = next((alert, message) for alert, message in told if (alert["name"], alert["host"]) == (name, where))
+    assert alert["severity"] == "critical"
+    assert words in alert["text"]
+    assert f"CRITICAL: {where}: {alert['text']}" in message["text"]
+    assert re.search(r"What to do: docs/runbooks/[a-z_]+\.md#[a-z-]+", message["text"])
+    for lead in (f"CRITICAL: {where}: ", f"over: {where}: "):
+        lines = [line for one in mail for line in one["text"].splitlines() if line.startswith(lead) and words.split(" is ")[0] in line]
+        assert len(lines) == 1, lines
 
 
-def test_who_says_more_silences_who_says_less(told):
-    assert [alert for alert, _message in told if alert["name"] == "TestHalf" and alert["state"] == "new"] == []
+def test_mail_is_sent_over_tls_and_says_who(mail):
+    assert {one["tls"] for one in mail} == {True}
+    assert {address for one in mail for address in one["to"]} == {"administrators@records.test"}
+    assert all(re.match(r"\[(records-1|backup-1|watch-1|[0-9] hosts)\] ", one["subject"]) for one in mail), [one["subject"] for one in mail]
 
 
-def test_a_host_that_goes_away_was_told_and_that_it_came_back(told):
-    assert [alert["state"] for alert, _message in told if alert["name"] == "HostSilent"] == ["new", "over"]
-    assert [alert for alert, _message in told if alert["name"] == "TargetDown"] == []
+def test_half_full_was_a_warning_and_not_told_again(told):
+    warnings = [alert for alert, _message in told if (alert["name"], alert["state"]) == ("DiskHalfFull", "new")]
+    assert [(alert["host"], alert["severity"]) for alert in warnings] == [("records-1", "warning")]
+    assert "/srv/small is 51." in warnings[0]["text"]
+
+
+def test_nothing_else_rang_while_the_host_was_away(told):
+    rang = {alert["name"] for alert, _message in told if alert["host"] == "records-1"}
+    wanted = {"UnitDown", "DiskHalfFull", "DiskFillingUp", "BackupOld", "CertificateEnded", "CertificateEndsWithin1Days", "HostSilent"}
+    assert rang == wanted
 
 
 def test_the_probe_that_does_not_hold_was_told(told):
     assert {alert["labels"]["probe"] for alert, _message in told if alert["name"] == "ProbeFailed"} == {"untrusted"}
 
 
-def test_the_service_outside_hears_the_heartbeat_and_nothing_else(requests):
-    beats = [request for request in requests if request["path"] == "/heartbeat/Canary-4711-beat"]
+def test_the_service_outside_hears_the_heartbeat_and_nothing_else(heard):
+    beats = [one for one in heard if one["way"] == "heartbeat"]
+    assert {beat["path"] for beat in beats} == {"/heartbeat/Canary-4711-beat"}
     assert len(beats) >= 3
     gaps = [after["time"] - before["time"] for before, after in itertools.pairwise(beats)]
     assert max(gaps) < 150, "a service that waits for two minutes and a half would have told people"
@@ -231,6 +279,18 @@ def test_the_service_outside_hears_the_heartbeat_and_nothing_else(requests):
 
 def test_people_do_not_hear_the_heartbeat(told):
     assert [alert for alert, _message in told if alert["name"] == "DeadMan"] == []
+
+
+# --- what people see
+
+
+@pytest.mark.parametrize(("name", "size"), [("desktop", (1280, 1500)), ("phone", (390, 1900))])
+def test_a_browser_shows_the_page(name, size):
+    """A blank page compresses to next to nothing; what it shows, the documentation has."""
+    picture = (FOLDER / f"monitoring-{name}.png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", picture[16:24]) == size
+    assert len(picture) > 20_000
 
 
 # --- secrets, and the host
@@ -258,6 +318,26 @@ def test_services_run_and_come_back(host, service):
 
 
 # --- what was promised
+
+
+def resident(host, *units):
+    """Megabytes in memory, of all processes of these units."""
+    total = 0
+    for unit in units:
+        group = host.check_output(f"systemctl show -p ControlGroup --value {unit}")
+        for pid in host.check_output(f"cat /sys/fs/cgroup{group}/cgroup.procs || cat /sys/fs/cgroup/systemd{group}/cgroup.procs").split():
+            total += int(re.search(r"VmRSS:\s+(\d+)", host.file(f"/proc/{pid}/status").content_string)[1])
+    return total // 1024
+
+
+def test_memory(host):
+    """What the documentation says, with room."""
+    assert 20 < resident(host, *SERVICES) < 300
+    records, backup = other(host, "servers"), other(host, "backups")
+    assert 5 < resident(records, "prometheus-node-exporter", "prometheus-exporter-exporter") < 60
+    # In the light mode nothing stays.
+    assert backup.check_output("systemctl show -p Type --value civitas-metrics.service") == "oneshot"
+    assert "exporter" not in backup.check_output("ps -eo args")
 
 
 def test_the_report_has_the_figures_of_prometheus(host):

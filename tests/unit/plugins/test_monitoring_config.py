@@ -162,37 +162,12 @@ def test_probes_verify_what_they_are_shown():
     assert modules["ping"]["prober"] == "icmp"
 
 
-RULES = {
-    "groups": [
-        {
-            "name": "base",
-            "rules": [
-                {"alert": "DiskFuller", "annotations": {"text": "{{ $labels.mountpoint }} {{ $value }}", "inhibits": "DiskFull DiskHalf"}},
-                {"alert": "UnitFailed", "annotations": {"text": "{{ $labels.unit }} of {{ $labels.host }}"}},
-                {"alert": "HostSilent", "annotations": {"text": "{{ $labels.host }}", "inhibits": "*"}},
-                {"record": "something"},
-            ],
-        }
-    ]
-}
-
-
-def test_what_says_more_silences_what_says_less_of_the_same():
-    found = monitoring_config(GOOD, "alertmanager", RULES)["inhibit_rules"]
-    assert found[0] == {
-        "source_matchers": ['alertname="DiskFuller"'],
-        "target_matchers": ['alertname=~"DiskFull|DiskHalf"'],
-        "equal": ["host", "mountpoint", "unit"],
-    }
-
-
-def test_alarms_of_a_silent_host_go_on_to_who_tells_people():
-    found = monitoring_config(GOOD, "alertmanager", RULES)["inhibit_rules"]
-    assert [rule["target_matchers"] for rule in found if rule["source_matchers"] == ['alertname="HostSilent"']] == [['alertname="TargetDown"']]
+def test_the_program_that_tells_people_hears_of_every_alarm():
+    assert monitoring_config(GOOD, "alertmanager")["inhibit_rules"] == []
 
 
 def test_people_hear_all_but_the_heartbeat():
-    found = monitoring_config(GOOD, "alertmanager", RULES, "t")
+    found = monitoring_config(GOOD, "alertmanager", "t")
     beat, warnings = found["route"]["routes"]
     assert (beat["receiver"], beat["group_interval"], beat["repeat_interval"]) == ("heartbeat", "5m", "270s")
     assert (found["route"]["repeat_interval"], warnings["repeat_interval"]) == ("4h", "24h")

@@ -356,6 +356,15 @@ RELAY = {"host": "mail.example.org", "from": "logins@example.org", "to": ["admin
         ("civitas_announce_webhook", {"url": "https://chat.example.org/canary"}, "url_secret: announce_webhook_url"),
         ("civitas_announce_webhook", {"format": "slack"}, "lacks url_secret"),
         ("civitas_announce_webhook", {"url_secret": "https://chat.example.org/canary"}, "url_secret that is no name of a secret"),
+        ("civitas_address", "a.example.org", "no address"),
+        ("civitas_address", "127.0.0.1", "no other host reaches that"),
+        ("civitas_monitoring_mode", "heavy", "light, full"),
+        ("civitas_monitoring", {"page_user": ["anna"]}, "did you mean page_users?"),
+        ("civitas_monitoring", {"page_users": [{"name": "anna", "password": "canary"}]}, "no list of names"),
+        ("civitas_monitoring", {"page_name": "monitoring.example.org"}, "nobody could see the page"),
+        ("civitas_monitoring", {"page_users": ["anna"], "page_name": "https://a.example.org/"}, "has page_name, which is 'https"),
+        ("civitas_monitoring", {"page_users": ["anna"], "page_networks": ["10.0.0.1/8"]}, "has page_networks, which has '10.0.0.1/8'"),
+        ("civitas_monitoring", {"heartbeat_secret": "https://hc.example.org/canary"}, "heartbeat_secret that is no name of a secret"),
         ("civitas_second_factor", "yes", "a text"),
         ("civitas_egress", "closed", "restricted"),
         ("civitas_bastion", "a b", "no name of a host"),
@@ -372,6 +381,8 @@ def test_good_variables_of_the_way_in():
     values = {"civitas_admin_networks": ["192.0.2.0/24", "2001:db8::1"], "civitas_people": [], "civitas_egress": "open"}
     values["civitas_announce_smtp"] = {**RELAY, "user": "logins", "password_secret": "announce_smtp_password", "port": 2525}
     values["civitas_announce_webhook"] = {"url_secret": "announce_webhook_url", "format": "slack"}
+    values["civitas_monitoring"] = {"page_users": ["anna"], "heartbeat_secret": "heartbeat_url", "probes": []}
+    values.update(civitas_monitoring_mode="light", civitas_address="2001:db8::7")
     assert rules.check_site_variables(host(**values), VARIABLES) == []
 
 
@@ -467,7 +478,8 @@ def test_single_may_have_a_bastion_in_front_of_its_server():
     (problem,) = rules.check_single_server("single", [gate, host("a"), host("b")])
     assert problem.problem == "is 'single', one server, but there are 2: a, b"
     (problem,) = rules.check_single_server("single", [gate])
-    assert (problem.variable, problem.problem) == ("bastion", "is the group of all hosts, so there is no server")
+    assert (problem.variable, problem.problem) == ("bastion", "has the last host, so there is no server")
+    assert rules.check_single_server("single", [gate, host("watch", groups=["monitoring"]), host("a")]) == []
 
 
 def test_a_bastion_does_nothing_else():
@@ -479,8 +491,33 @@ def test_a_bastion_does_nothing_else():
     assert rules.roles_of({"all": ["base"]}, ["bastion"]) == ["base"]
 
 
-def test_a_site_may_have_no_bastion():
-    assert rules.check_groups({"bastion": ["bastion"], "all": ["base"]}, {"all": ["a"]}) == []
+def test_nor_does_who_watches():
+    tier = {"bastion": ["bastion"], "monitoring": ["base", "monitoring"], "all": ["base", "nginx"]}
+    assert rules.roles_of(tier, ["monitoring"]) == ["base", "monitoring"]
+    groups = {"all": ["gate", "a", "watch", "b"], "bastion": ["gate"], "monitoring": ["watch"], "database": ["b"]}
+    assert rules.servers_of(groups) == ["a", "b"]
+    assert rules.servers_of({"all": ["a"]}) == ["a"]
+    (problem,) = rules.check_single_purpose([host("a", groups=["database", "ungrouped"]), host("x", groups=["monitoring", "bastion"])])
+    assert (problem.where, problem.problem) == ("x", "has bastion, monitoring, whose hosts do nothing else")
+
+
+def test_a_site_may_have_no_bastion_and_nobody_who_watches():
+    assert rules.check_groups({"bastion": ["bastion"], "monitoring": ["monitoring"], "all": ["base"]}, {"all": ["a"]}) == []
+
+
+def test_who_watches_must_be_known_by_address():
+    watch = host("watch", groups=["monitoring"], ansible_host="192.0.2.9")
+    named, unnamed = host("a", ansible_host="a.example.org"), host("b", ansible_host=...)
+    assert rules.check_monitoring_addresses([named, unnamed]) == []
+    found = rules.check_monitoring_addresses([watch, named, unnamed, host("c", ansible_host="c", civitas_address="192.0.2.3")])
+    assert [(problem.where, problem.variable) for problem in found] == [("a", "civitas_address"), ("b", "civitas_address")]
+    assert "ansible_host, which stands in for it, is 'a.example.org': no address" in found[0].problem
+
+
+def test_nobody_is_watched_where_nobody_watches():
+    assert rules.check_unwatched(host(civitas_monitoring_mode="light")) is None
+    assert rules.check_unwatched(host(civitas_monitoring_mode="full"))[0] == "civitas_monitoring_mode"
+    assert rules.check_unwatched(host(civitas_monitoring={"page_users": ["anna"]}))[0] == "civitas_monitoring"
 
 
 @pytest.mark.parametrize(

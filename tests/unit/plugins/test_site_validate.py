@@ -27,6 +27,7 @@ OPTIONS = {
     "base": {"base_timezone": {"type": "str"}},
     "access": {},
     "firewall": {},
+    "monitoring": {},
     "monitoring_agent": {},
     "bastion": {"bastion_sessions": {"type": "int"}},
     "docker": {
@@ -792,6 +793,81 @@ def test_who_hears_alarms_is_judged_with_the_secrets_that_others_gave(site):
     assert {"nginx.service", "docker.service"} <= set(units) and containers == [{"project": "demo", "services": ["web"]}]
     assert {host for item in destinations for host in item["hosts"]} == {"chat.example.org", "sms.example.org"}
     assert CANARY not in json.dumps([rules, destinations])
+
+
+def test_a_site_that_is_watched(site):
+    image = with_own_roles(site)
+    shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
+    inventory, secrets = site.root / "own/hosts.yml", site.root / "own/secrets.yml"
+    own = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
+    chat = {"name": "chat", "webhook": {"url_secret": "chat_url", "format": "slack"}}
+    own.update(civitas_alert_receivers=[chat], civitas_monitoring={"page_users": ["anna"], "heartbeat_secret": "heartbeat_url"})
+    vault = VaultLib([("default", VaultSecret(b"right"))])
+    secrets.write_bytes(vault.encrypt(f"chat_url: https://chat.example.org/{CANARY}\n"))
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert "the group monitoring has no host that would read it" in " ".join(run.output.split()), run.output
+    # Now somebody does, and judges all but a small host.
+    children = {
+        "bastion": {"hosts": {"gate": {"ansible_host": "192.0.2.2", "civitas_monitoring_mode": "light"}}},
+        "monitoring": {"hosts": {"watch-1": {"ansible_host": "watch.example.org"}}},
+    }
+    site.put(inventory, {"all": {"hosts": {"records": {"ansible_host": "192.0.2.1"}}, "children": children}})
+    own["civitas_monitoring"]["probes"] = [{"name": "far", "type": "ping", "target": "198.51.100.7"}]
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    told = " ".join(run.output.split())
+    assert "The inventory has 3 problems" in told and "civitas_monitoring.probes" in told, run.output
+    for words in ("names heartbeat_url, which the secrets file does not have", "'watch.example.org': no address", "got: ping"):
+        assert words in told, run.output
+    children["monitoring"]["hosts"]["watch-1"]["civitas_address"] = "192.0.2.3"
+    site.put(inventory, {"all": {"hosts": {"records": {"ansible_host": "192.0.2.1"}}, "children": children}})
+    own["civitas_monitoring"]["probes"][0]["type"] = "icmp"
+    given = f"chat_url: https://chat.example.org/{CANARY}\nheartbeat_url: https://outside.example.org/{CANARY}\n"
+    secrets.write_bytes(vault.encrypt(given))
+    run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
+    assert run.returncode == 0 and CANARY not in run.output, run.output
+    # What the roles get.
+    names = (
+        "monitoring_agent_mode, monitoring_agent_client_names, monitoring_agent_client_addresses, firewall_monitoring, monitoring_targets,"
+    )
+    names += (
+        "monitoring_rules, monitoring_probes, monitoring_heartbeat_url, monitoring_page_users, monitoring_page_name, certificates_internal"
+    )
+    found = "lookup('civitas.hosting.declarations', __civitas_host_roles, kind='destinations')"
+    written = f"{{{{ [{names}, {found}, __civitas_host_roles] | to_json }}}}"
+    task = {"ansible.builtin.copy": {"content": written, "dest": f"{site.root}/written-{{{{ inventory_hostname }}}}", "mode": "0600"}}
+    files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml")]
+    facts = {"ansible_facts": {"distribution": "Debian", "distribution_major_version": "13"}}
+    play = {"hosts": "all", "gather_facts": False, "vars": facts, "vars_files": files, "tasks": [{**task, "delegate_to": "localhost"}]}
+    site.put(site.root / "play.yml", [play])
+    done = site.play(str(site.root / "play.yml"), "-e", json.dumps(own), inventory=inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    got = {name: json.loads((site.root / f"written-{name}").read_text()) for name in ("records", "gate", "watch-1")}
+    assert [got[name][0] for name in got] == ["full", "light", "full"]
+    assert got["records"][1:4] == [["watch-1.internal"], ["192.0.2.3"], ["192.0.2.3"]]
+    assert got["watch-1"][2] == ["192.0.2.3", "127.0.0.1"]
+    targets, rules, probes, heartbeat, users, page = got["watch-1"][4:10]
+    assert {target["name"]: (target["address"], target["tls_name"], target["modules"]) for target in targets} == {
+        "records": ("192.0.2.1", "records.internal", ["node", "postgres"]),
+        "watch-1": ("127.0.0.1", "watch-1.internal", ["node"]),
+    }
+    assert {name: "ContainerDown" in {rule["name"] for rule in of} for name, of in rules.items()} == {"records": True, "watch-1": False}
+    assert [(probe["name"], probe.get("host")) for probe in probes] == [
+        ("records.example.org", "records"),
+        ("ping-gate", "gate"),
+        ("far", None),
+    ]
+    assert heartbeat.endswith(CANARY) and page == "monitoring.records.example.org"
+    assert [user["name"] for user in users] == ["anna"] and len(users[0]["password"]) >= 20
+    # The page has a certificate of its own, and the site's is on its server only.
+    assert {item["name"] for item in got["watch-1"][10]} == {"monitoring-client", "monitoring-page", "monitoring"}
+    assert "edge" in {item["name"] for item in got["records"][10]} and got["gate"][10] == []
+    reached = {(item["name"], tuple(item.get("hosts", ()))) for item in got["watch-1"][11]}
+    assert {
+        ("targets", ("192.0.2.1", "127.0.0.1")),
+        ("pings", ("192.0.2.2", "198.51.100.7")),
+        ("heartbeat", ("outside.example.org",)),
+    } <= reached
+    assert "monitoring" not in got["records"][12] and "certificates" in got["gate"][12]
 
 
 def test_exceptions_of_the_way_in_need_a_waiver(site):
