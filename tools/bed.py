@@ -435,11 +435,13 @@ def start_host(
     volumes: Sequence[str] = (),
     tmpfs: Sequence[str] = (),
     memory: str = "",
+    aliases: Sequence[str] = (),
 ) -> None:
     """Start a bare server and return when its init has finished booting.
 
     publish: port of the host -> port on this machine's loopback. labels: added to `civitas.bed=<checkout>`, which they may override.
-    volumes, tmpfs, memory: as for `docker run`. BedError when a container of that name exists.
+    volumes, tmpfs, memory: as for `docker run`. aliases: further names, which the network's name server knows. BedError when a container
+    of that name exists.
     """
     image = ensure_image(distro)
     ensure_cache()
@@ -456,6 +458,8 @@ def start_host(
         command += ["--tmpfs", path]
     if memory:
         command += ["--memory", memory]
+    for alias in aliases:
+        command += ["--network-alias", alias]
     # Values by environment and not by argument: they may be secret.
     environment = {"CIVITAS_BED_APT_PROXY": CACHE_URL, **(env or {})}
     for key in environment:
@@ -516,9 +520,12 @@ def _platforms() -> tuple[str, list[dict[str, Any]]]:
 
 
 def molecule_create() -> None:
-    """Start the platforms of a scenario. Keys beside Molecule's own (name, image, groups): published_ports, env, volumes, tmpfs, memory."""
+    """Start the platforms of a scenario.
+
+    Keys beside Molecule's own (name, image, groups): published_ports, env, volumes, tmpfs, memory, aliases.
+    """
     scenario, platforms = _platforms()
-    known = {"name", "image", "groups", "published_ports", "env", "volumes", "tmpfs", "memory"}
+    known = {"name", "image", "groups", "published_ports", "env", "volumes", "tmpfs", "memory", "aliases"}
     for platform in platforms:
         if unknown := set(platform) - known:
             raise BedError(
@@ -536,6 +543,7 @@ def molecule_create() -> None:
             volumes=platform.get("volumes", ()),
             tmpfs=platform.get("tmpfs", ()),
             memory=platform.get("memory", ""),
+            aliases=platform.get("aliases", ()),
         )
 
 

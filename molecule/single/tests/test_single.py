@@ -8,9 +8,11 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import testinfra
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -121,18 +123,88 @@ def test_containers_mail_and_that_of_the_host_wait_for_the_one_server_they_may_l
     assert host.check_output("postconf -hx relayhost") == "[smarthost.example.org]:587"
 
 
-def test_the_host_judges_itself_by_what_all_its_roles_declare(host):
-    config = json.loads(host.check_output("cat /etc/civitas/alerts.json"))
-    names = {rule["name"] for rule in config["rules"]}
-    assert {"DiskHalfFull", "ContainerDown", "MailLate", "CertificateEnded", "SecondFactorMissing"} <= names
-    assert [set(receiver) - {"name"} for receiver in config["receivers"]] == [{"email"}, {"webhook"}]
-    # Everything that the roles run is known, and runs.
+def test_all_that_the_roles_of_the_server_run_is_measured(host):
     measured = host.check_output("cat /var/lib/civitas/metrics/host.prom")
     running = dict(re.findall(r'^civitas_unit_running{unit="(.*?)"} (\d)$', measured, re.M))
     assert {"nginx.service", "docker.service", "ssh.service", "postfix.service"} & set(running) >= {"nginx.service", "docker.service"}
     assert set(running.values()) == {"1"}, running
     assert 'civitas_container_running{project="demo",service="web"} 1' in measured
-    assert host.run("civitas-alerts status").rc == 0, host.run("civitas-alerts status").stdout
+
+
+def another(host, group):
+    """A host of a group that DISTROS leaves out."""
+    names = host.ansible.get_variables()["groups"].get(group)
+    if not names:
+        pytest.skip("DISTROS was given: there is the server only")
+    return testinfra.get_host(f"docker://{names[0]}")
+
+
+def asked(watch, path):
+    """What Prometheus answers on the host that watches."""
+    program = f"import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9090/api/v1/{path}', timeout=20).read().decode())"
+    return json.loads(watch.check_output("/usr/bin/python3 -c %s", program))["data"]
+
+
+def test_the_server_is_watched_by_what_all_its_roles_declare(host):
+    watch = another(host, "monitoring")
+    server, gate = host.backend.get_hostname(), another(host, "bastion").backend.name
+    wanted = {("node", server): "1", ("postgres", server): "1", ("node", watch.backend.name): "1"}
+
+    def up():
+        found = {(item["metric"]["job"], item["metric"]["host"]): item["value"][1] for item in asked(watch, "query?query=up")["result"]}
+        return {key: value for key, value in found.items() if key[0] in ("node", "postgres")}
+
+    deadline = time.monotonic() + 120
+    while up() != wanted and time.monotonic() < deadline:
+        time.sleep(2)
+    assert up() == wanted
+    rules = [rule for group in asked(watch, "rules")["groups"] for rule in group["rules"] if rule["type"] == "alerting"]
+    of_server = {rule["name"] for rule in rules if f'host="{server}"' in rule["query"]}
+    assert {"DiskHalfFull", "ContainerDown", "MailLate", "CertificateEnded", "SecondFactorMissing"} <= of_server
+    assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
+    # The site answers by its public names with a certificate that its people trust, and the bastion is there.
+    probed = {item["metric"]["probe"]: item["value"][1] for item in asked(watch, "query?query=probe_success")["result"]}
+    assert probed == {"records.example.org": "1", "www.records.example.org": "1", f"ping-{gate}": "1"}
+    config = json.loads(watch.check_output("cat /etc/civitas/site-alerts.json"))
+    assert [set(receiver) - {"name"} for receiver in config["receivers"]] == [{"email"}, {"webhook"}]
+
+
+def test_the_page_of_the_monitoring_is_for_its_people_only(host, addresses):
+    watch = another(host, "monitoring")
+    shown = subprocess.run(["ansible-vault", "view", str(DIRECTORY / "secrets.yml")], capture_output=True, text=True, check=True).stdout
+    page = [
+        "curl",
+        "-sS",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--cacert",
+        str(DIRECTORY / "ca.pem"),
+        "https://monitoring.records.example.org/",
+    ]
+    page += ["--connect-to", f"::{addresses[watch.backend.name]}:"]
+    for login, status in (("", "401"), (f"anna:{yaml.safe_load(shown)['monitoring_page_anna']}", "200")):
+        done = subprocess.run(
+            [*page, "--config", "-"], input=f'user = "{login}"\n' if login else "", capture_output=True, text=True, check=True
+        )
+        assert done.stdout == status
+    # From the server the site's own firewall and nginx let nobody in.
+    reached = host.run(
+        "curl -sk -m 10 -o /dev/null -w %%{http_code} https://%s/ -H 'Host: monitoring.records.example.org'", addresses[watch.backend.name]
+    )
+    assert reached.stdout != "200" and reached.stdout != "401"
+
+
+def test_the_bastion_judges_itself_by_what_all_its_roles_declare(host):
+    gate = another(host, "bastion")
+    config = json.loads(gate.check_output("cat /etc/civitas/alerts.json"))
+    assert {"DiskHalfFull", "MailLate", "SecondFactorMissing"} <= {rule["name"] for rule in config["rules"]}
+    assert [set(receiver) - {"name"} for receiver in config["receivers"]] == [{"email"}, {"webhook"}]
+    assert gate.run("civitas-alerts status").rc == 0, gate.run("civitas-alerts status").stdout
+    assert host.run("test -e /etc/civitas/alerts.json && grep -q '\"receivers\": \\[{' /etc/civitas/alerts.json").rc == 1, (
+        "the server would tell, too"
+    )
 
 
 def test_nobody_is_root_by_way_of_the_engine(host):
