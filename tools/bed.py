@@ -522,10 +522,10 @@ def _platforms() -> tuple[str, list[dict[str, Any]]]:
 def molecule_create() -> None:
     """Start the platforms of a scenario.
 
-    Keys beside Molecule's own (name, image, groups): published_ports, env, volumes, tmpfs, memory, aliases.
+    Keys beside Molecule's own (name, image, groups): published_ports, env, volumes, tmpfs, memory, and of networks the aliases.
     """
     scenario, platforms = _platforms()
-    known = {"name", "image", "groups", "published_ports", "env", "volumes", "tmpfs", "memory", "aliases"}
+    known = {"name", "image", "groups", "published_ports", "env", "volumes", "tmpfs", "memory", "networks"}
     for platform in platforms:
         if unknown := set(platform) - known:
             raise BedError(
@@ -543,7 +543,7 @@ def molecule_create() -> None:
             volumes=platform.get("volumes", ()),
             tmpfs=platform.get("tmpfs", ()),
             memory=platform.get("memory", ""),
-            aliases=platform.get("aliases", ()),
+            aliases=[alias for network in platform.get("networks", ()) for alias in network.get("aliases", ())],
         )
 
 

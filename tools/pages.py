@@ -185,7 +185,7 @@ def role_table(root: Path, found: dict[str, dict[str, Any]]) -> str:
 
 def scenarios_of(root: Path, role: str) -> list[str]:
     """Names of the Molecule scenarios that run the role: by its name, through a playbook of the collection, or through another role."""
-    parts = {f"playbooks/{path.stem}": [path] for path in root.glob("playbooks/*.yml")}
+    parts = {f"playbooks/{path.stem}": [path] for path in [*root.glob("playbooks/*.yml"), *root.glob("playbooks/tasks/*.yml")]}
     parts |= {f"roles/{path.name}": sorted(path.glob("tasks/*.yml")) for path in root.glob("roles/*")}
     return [path.parent.name for path in sorted(root.glob("molecule/*/molecule.yml")) if f"roles/{role}" in reached(path.parent, parts)]
 
@@ -199,7 +199,7 @@ def reached(scenario: Path, parts: dict[str, list[Path]]) -> set[str]:
         # The one name that is computed: the role of the application.
         text = texts.pop().replace("app_{{ civitas_application }}", f"app_{application}")
         names = {f"{kind}/{name}" for name in re.findall(r"\bcivitas\.hosting\.(\w+)", text) for kind in ("roles", "playbooks")}
-        names |= {f"playbooks/{name}" for name in re.findall(r"(?:import_playbook: |playbooks/)(\w+)\.yml", text)}
+        names |= {f"playbooks/{name}" for name in re.findall(r"(?:import_playbook: |playbooks/|(?:import|include)_tasks: tasks/)(\w+)\.yml", text)}
         for name in (names & set(parts)) - found:
             found.add(name)
             texts += [path.read_text(encoding="utf-8") for path in parts[name]]
