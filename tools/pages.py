@@ -199,7 +199,8 @@ def reached(scenario: Path, parts: dict[str, list[Path]]) -> set[str]:
         # The one name that is computed: the role of the application.
         text = texts.pop().replace("app_{{ civitas_application }}", f"app_{application}")
         names = {f"{kind}/{name}" for name in re.findall(r"\bcivitas\.hosting\.(\w+)", text) for kind in ("roles", "playbooks")}
-        names |= {f"playbooks/{name}" for name in re.findall(r"(?:import_playbook: |playbooks/|(?:import|include)_tasks: tasks/)(\w+)\.yml", text)}
+        plays = re.findall(r"(?:import_playbook: |playbooks/|import_tasks: tasks/)(\w+)\.yml", text)
+        names |= {f"playbooks/{name}" for name in plays}
         for name in (names & set(parts)) - found:
             found.add(name)
             texts += [path.read_text(encoding="utf-8") for path in parts[name]]
