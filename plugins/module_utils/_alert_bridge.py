@@ -19,7 +19,7 @@ import time
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_kept import Kept
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import OWN_LABELS, SEVERITIES, Alert
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import OWN_LABELS, SEVERITIES, Alert, kept_alert
 
 ADDRESS = "127.0.0.1"
 LARGEST = 4 * 2**20
@@ -83,7 +83,7 @@ class Inbox:
         self._lock = threading.Lock()
         document = kept.read()
         self.heard = float(document.get("heard", 0.0))
-        self._alerts = {alert.key: alert for alert in map(_alert, document.get("alerts", []))}
+        self._alerts = {alert.key: alert for alert in map(kept_alert, document.get("alerts", []))}
 
     def alerts(self) -> t.List[Alert]:
         with self._lock:
@@ -99,11 +99,6 @@ class Inbox:
             self.kept.write({"heard": now, "alerts": [alert._asdict() for alert in alerts.values()]})
             self._alerts, self.heard = alerts, now
         self.changed.set()
-
-
-def _alert(document: t.Mapping[str, t.Any]) -> Alert:
-    labels = tuple((str(name), str(value)) for name, value in document["labels"])
-    return Alert(**{**document, "labels": labels, "inhibits": tuple(document["inhibits"])})
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -16,7 +16,7 @@ import copy
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_receivers import Receiver
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import ALL, Alert
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import ALL, Alert, kept_alert
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES, Told, compose, occasion
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_window import Window
 from ansible_collections.civitas.hosting.plugins.module_utils._login_text import utc
@@ -188,7 +188,7 @@ def planned(
     news = [
         *(Told("new", alert) for alert in unknown),
         *(Told("still", ringing[key]) for key in again),
-        *(Told("over", _alert(told[key]["alert"]), told[key]["gone"]) for key in over),
+        *(Told("over", kept_alert(told[key]["alert"]), told[key]["gone"]) for key in over),
     ]
     note = f"Alarms of {host} are told again: the time for its maintenance is over." if known else ""
     message = compose(host, news, occasion(receiver.name, news, [told[key]["at"] for key in again], note), note, pages)
@@ -199,9 +199,3 @@ def planned(
     for alert in [*unknown, *(ringing[key] for key in again)]:
         after["told"][alert.key] = {"alert": alert._asdict(), "at": now}
     return Plan(message, after, kept)
-
-
-def _alert(document: t.Mapping[str, t.Any]) -> Alert:
-    """One that was kept as JSON."""
-    labels = tuple((str(name), str(value)) for name, value in document["labels"])
-    return Alert(**{**document, "labels": labels, "inhibits": tuple(document["inhibits"])})

@@ -26,8 +26,8 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _alert_rece
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_window as window
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_bridge import Inbox, Server
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_kept import DISK, MEMORY, Kept
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_notify import SETTLE, Notifier
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Rule, RuleError, parse
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_notify import SETTLE, Notifier, quiet
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Rule, RuleError, kept_alert, parse
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES
 from ansible_collections.civitas.hosting.plugins.module_utils._login_text import clean, utc
 from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Undelivered
@@ -270,18 +270,21 @@ def _status(config: Config, places: Places) -> int:
     if under_way:
         _say(6, f"alarms are held back until {utc(under_way.until)}: {under_way.reason}")
     state = places.kept("alerts").read()
-    rings = [(alert["severity"], alert["host"], alert["text"], alert["since"]) for alert in state.get("alerts", [])]
+    alerts = [kept_alert(alert) for alert in state.get("alerts", [])]
     told = dict(state.get("receivers", {}))
     if config.rules and not 0 <= now - float(state.get("time", 0)) < STALE:
         _say(3, "what the host measured is not judged; see 'systemctl status civitas-metrics.timer'")
         wrong = True
     if config.port:
         received = places.kept("alerts-told").read()
-        rings += [(alert.severity, alert.host, alert.text, alert.since) for alert in Inbox(places.kept("alerts-received")).alerts()]
+        alerts += Inbox(places.kept("alerts-received")).alerts()
         told.update(received.get("receivers", {}))
         if not 0 <= now - float(received.get("time", 0)) < STALE:
             _say(3, "what Alertmanager says is not told; see 'systemctl status civitas-alerts-receive'")
             wrong = True
+    # As people are told: nothing of which another says more.
+    hidden = quiet(alerts)
+    rings = [(alert.severity, alert.host, alert.text, alert.since) for alert in alerts if alert.key not in hidden]
     for severity, host, text, since in sorted(rings):
         _say(3 if severity == "critical" else 4, clean(f"{severity.upper()}: {host}: {text}") + f" Since {utc(since)}.")
     for receiver in config.receivers:

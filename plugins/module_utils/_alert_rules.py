@@ -98,6 +98,12 @@ class Alert(t.NamedTuple):
         return json.dumps([self.host, self.name, self.labels])
 
 
+def kept_alert(document: t.Mapping[str, t.Any]) -> Alert:
+    """One that was kept as JSON."""
+    labels = tuple((str(name), str(value)) for name, value in document["labels"])
+    return Alert(**{**document, "labels": labels, "inhibits": tuple(document["inhibits"])})
+
+
 def duration(value: t.Any) -> t.Optional[float]:
     """Seconds of C(10m), C(26h), C(0); None when it is no duration."""
     if value in (0, "0") and not isinstance(value, bool):

@@ -123,6 +123,10 @@ def test_status_says_what_rings(host: Host, capsys: pytest.CaptureFixture[str]) 
     assert host.run("status") == 1
     said = capsys.readouterr()
     assert "CRITICAL: server1: /srv is 90% full. Since 20" in said.err and "team a@example.org (warning, critical): can be told" in said.out
+    host.configure(rules=[*RULES, {**RULES[0], "name": "DiskHalfFull", "severity": "warning", "above": 0.5}])
+    host.run("evaluate")
+    assert host.run("status") == 1
+    assert "WARNING" not in capsys.readouterr().err, "another alarm says more of the same"
     host.configure(receivers=[])
     assert host.run("status") == 1 and "nobody hears an alarm" in capsys.readouterr().err
 
