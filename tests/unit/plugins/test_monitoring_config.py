@@ -110,8 +110,8 @@ def test_each_problem_says_what_to_write(config, expected):
 # --- what is written
 
 
-def jobs(config=GOOD):
-    return {job["job_name"]: job for job in monitoring_config(config, "prometheus")["scrape_configs"]}
+def jobs(config=None):
+    return {job["job_name"]: job for job in monitoring_config(config or GOOD, "prometheus")["scrape_configs"]}
 
 
 def test_each_exporter_of_a_host_is_asked_over_tls_with_a_certificate():
