@@ -54,6 +54,8 @@ from ansible.plugins.lookup import LookupBase
 from ansible.utils.collection_loader._collection_finder import _get_collection_role_path
 from ansible_collections.civitas.hosting.plugins.module_utils import _declarations
 
+# What files of roles hold, for as long as this process runs.
+_FILES: t.Dict[str, t.Any] = {}
 _OWN_ROLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles")
 
 
@@ -122,10 +124,15 @@ class LookupModule(LookupBase):
         return self._load(os.path.join(path, "vars", name)) or {}
 
     def _load(self, path: str) -> t.Any:
-        if not os.path.exists(path):
-            return None
+        """The content of a file of a role, which nobody may change: a play reads it hundreds of times."""
+        if path not in _FILES:
+            _FILES[path] = self._parsed(path) if os.path.exists(path) else None
+        return _FILES[path]
+
+    def _parsed(self, path: str) -> t.Any:
+        # The loader's own cache copies all of a file each time, which takes longer than all else here.
         try:
             # ansible-core 2.19 renders only what is marked as trusted; earlier releases do not know the argument.
-            return self._loader.load_from_file(path, trusted_as_template=True)
+            return self._loader.load_from_file(path, cache="none", trusted_as_template=True)
         except TypeError:
-            return self._loader.load_from_file(path)
+            return self._loader.load_from_file(path, cache="none")
