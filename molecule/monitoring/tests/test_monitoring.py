@@ -22,6 +22,7 @@ import testinfra
 testinfra_hosts = ["ansible://monitoring"]
 
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+PICTURES = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / ".cache" / "pictures"
 NAME = "monitoring.records.test"
 SECRETS = ("Canary-4711-beat", "Canary-4711-hook", "Canary-4711-page")
 SERVICES = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "civitas-alerts-receive")
@@ -287,7 +288,7 @@ def test_people_do_not_hear_the_heartbeat(told):
 @pytest.mark.parametrize(("name", "size"), [("desktop", (1280, 1500)), ("phone", (390, 1900))])
 def test_a_browser_shows_the_page(name, size):
     """A blank page compresses to next to nothing; what it shows, the documentation has."""
-    picture = (FOLDER / f"monitoring-{name}.png").read_bytes()
+    picture = (PICTURES / f"monitoring-{name}.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", picture[16:24]) == size
     assert len(picture) > 20_000
