@@ -165,6 +165,9 @@ def _role(config: Config) -> Found:
     yield from _seconds("nginx_read_timeout", config["read_timeout"])
     for key in ("requests_per_second", "requests_burst", "requests_at_once"):
         yield from _number(f"nginx_{key}", config[key], 0, 10**6)
+    yield from _number("nginx_status_port", config["status_port"], 0, 65535)
+    if str(config["status_port"]) in (str(config["http_port"]), str(config["https_port"])):
+        yield f"nginx_status_port is {config['status_port']}, a port of the sites; write another one such as 9112, or 0 for none"
     yield from _networks("nginx_maintenance_testers", config["maintenance_testers"])
     yield from _seconds("nginx_maintenance_retry_after", config["maintenance_retry_after"])
     if re.search(r"[\x00-\x1f\x7f]", str(config["contact"])):

@@ -113,6 +113,14 @@ def test_behind_a_balancer_nothing_speaks_tls(rendered):
         assert "set_real_ip_from 10.0.0.7;" in texts and texts.count("set_real_ip_from") == 1
 
 
+def test_the_counts_are_for_the_host_itself(files, rendered):
+    counting = rendered(nginx_status_port=9112)
+    for platform in PLATFORMS:
+        assert "stub_status" not in files[platform, "nginx.conf"]
+        text = counting[platform, "nginx.conf"]
+        assert "listen 127.0.0.1:9112;" in text and re.findall(r"listen [^;]*9112[^;]*;", text) == ["listen 127.0.0.1:9112;"]
+
+
 def test_an_empty_list_of_networks_is_nobody(rendered):
     """It is refused before; should it ever come here, nobody gets in."""
     files = rendered(civitas_test_networks=[])

@@ -148,11 +148,12 @@ def asked(watch, path):
 def test_the_server_is_watched_by_what_all_its_roles_declare(host):
     watch = another(host, "monitoring")
     server, gate = host.backend.get_hostname(), another(host, "bastion").backend.name
-    wanted = {("node", server): "1", ("postgres", server): "1", ("node", watch.backend.name): "1"}
+    jobs = [("node", server), ("postgres", server), ("nginx", server), ("node", watch.backend.name), ("nginx", watch.backend.name)]
+    wanted = dict.fromkeys(jobs, "1")
 
     def up():
         found = {(item["metric"]["job"], item["metric"]["host"]): item["value"][1] for item in asked(watch, "query?query=up")["result"]}
-        return {key: value for key, value in found.items() if key[0] in ("node", "postgres")}
+        return {key: value for key, value in found.items() if key[0] in ("node", "postgres", "nginx")}
 
     deadline = time.monotonic() + 120
     while up() != wanted and time.monotonic() < deadline:
@@ -164,6 +165,7 @@ def test_the_server_is_watched_by_what_all_its_roles_declare(host):
     }
     assert {"DiskHalfFull", "ContainerDown", "MailLate", "CertificateEnded", "SecondFactorMissing"} <= of_server
     assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
+    assert float(asked(watch, "query?query=sum(nginx_connections_accepted)")["result"][0]["value"][1]) > 0
     # The site answers by its public names with a certificate that its people trust, and the bastion is there.
     probed = {item["metric"]["probe"]: item["value"][1] for item in asked(watch, "query?query=probe_success")["result"]}
     assert probed == {"records.example.org": "1", "www.records.example.org": "1", f"ping-{gate}": "1"}

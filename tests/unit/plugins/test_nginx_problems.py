@@ -37,6 +37,7 @@ GOOD = {
     "maintenance_testers": [],
     "maintenance_retry_after": 600,
     "contact": "",
+    "status_port": 8081,
     "keep_sites": [],
 }
 
@@ -110,6 +111,8 @@ def test_good_values_have_no_problem(change):
         ({"max_body_size": "plenty"}, "nginx_max_body_size is 'plenty'; write a size such as 50m"),
         ({"read_timeout": "5m"}, "nginx_read_timeout is '5m'; write a whole number"),
         ({"requests_burst": 1.5}, "nginx_requests_burst is 1.5"),
+        ({"status_port": "many"}, "nginx_status_port is 'many'"),
+        ({"status_port": 443}, "a port of the sites; write another one such as 9112"),
         ({"maintenance_testers": ["10.8.0.1/24"]}, "you may mean 10.8.0.0/24"),
         ({"contact": "one\ntwo"}, "nginx_contact holds a control character"),
         ({"keep_sites": ["../*"]}, "nginx_keep_sites is '../*'"),

@@ -847,8 +847,8 @@ def test_a_site_that_is_watched(site):
     assert got["watch-1"][2] == ["192.0.2.3", "127.0.0.1"]
     targets, rules, probes, heartbeat, users, page = got["watch-1"][4:10]
     assert {target["name"]: (target["address"], target["tls_name"], target["modules"]) for target in targets} == {
-        "records": ("192.0.2.1", "records.internal", ["node", "postgres"]),
-        "watch-1": ("127.0.0.1", "watch-1.internal", ["node"]),
+        "records": ("192.0.2.1", "records.internal", ["node", "postgres", "nginx"]),
+        "watch-1": ("127.0.0.1", "watch-1.internal", ["node", "nginx"]),
     }
     assert {name: "ContainerDown" in {rule["name"] for rule in of} for name, of in rules.items()} == {"records": True, "watch-1": False}
     assert [(probe["name"], probe.get("host")) for probe in probes] == [
