@@ -6,7 +6,7 @@
     python -m tools.testrun molecule/postgres     one scenario
     python -m tools.testrun --do converge molecule/postgres   one Molecule command instead of the whole sequence; hosts stay
 
-Two scenarios run at a time, as do lint and sanity. The output of each lies in .cache/logs/.
+Two scenarios run at a time, and one that mostly waits beside them; so do lint and sanity. The output of each lies in .cache/logs/.
 The last line is `N passed, N failed, N skipped`.
 """
 
