@@ -20,6 +20,7 @@ import threading
 import time
 import typing as t
 
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_drill as drill
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_evaluate as light
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_metrics as metrics
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_receivers as receivers
@@ -53,6 +54,7 @@ class Config(t.NamedTuple):
         settle: for how many seconds warnings are gathered.
         port: of the bridge for Alertmanager; 0 for none.
         token: what Alertmanager shows there.
+        watched: the rules by which Prometheus judges hosts.
     """
 
     host: str
@@ -63,6 +65,7 @@ class Config(t.NamedTuple):
     settle: float
     port: int
     token: str
+    watched: t.Dict[str, t.List[Rule]]
 
 
 class Places(t.NamedTuple):
@@ -95,6 +98,7 @@ def read_config(path: str = CONFIG) -> Config:
             settle=float(found.get("settle_seconds", SETTLE)),
             port=int(bridge.get("port", 0)),
             token=str(bridge.get("token", "")),
+            watched={str(host): parse(rules) for host, rules in (found.get("watched") or {}).items()},
         )
     except RuleError as error:
         raise ConfigError(f"{path}: {error}; {advice}") from error
@@ -115,6 +119,11 @@ def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
     silence.add_argument("--for", dest="length", default="", metavar="LENGTH", help="30m, 2h, at most 24h")
     silence.add_argument("--reason", default="", help="what is done; those who hear the alarms read it")
     silence.add_argument("--end", action="store_true", help="end it now")
+    drilled = commands.add_parser("drill", help="what a drill raises on a host, or whether everybody heard it; a playbook asks")
+    drilled.add_argument("--host", required=True, help="its name in alarms")
+    drilled.add_argument("--longest", type=float, default=300.0, help="leave out what rings after more seconds")
+    drilled.add_argument("--told", default="", metavar="ALARMS", help="ask whether everybody was told of these, as JSON")
+    drilled.add_argument("--over", action="store_true", help="ask whether everybody was told that it is over")
     commands.add_parser("receive", help="tell what Alertmanager says; a service runs it")
     options = parser.parse_args(list(arguments))
     places = places or Places()
@@ -127,6 +136,8 @@ def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
         config = read_config(places.config)
         if options.command == "test":
             return _test(config, options.receiver)
+        if options.command == "drill":
+            return _drill(config, places, options)
         return {"evaluate": _evaluate, "status": _status, "receive": _receive}[options.command](config, places)
     except (ConfigError, window.WindowError, OSError) as error:
         _say(3, f"civitas-alerts: {error}")
@@ -261,6 +272,21 @@ def _test(config: Config, name: str) -> int:
             _say(3, f"{receiver.name}: {error}")
             failed = True
     return 1 if failed else 0
+
+
+def _drill(config: Config, places: Places, options: argparse.Namespace) -> int:
+    if not (options.told or options.over):
+        rules = config.watched.get(options.host) or (config.rules if options.host == config.host else [])
+        print(json.dumps(drill.plan(rules, options.longest, time.time())._asdict()))
+        return 0 if rules else 1
+    state = places.kept("alerts-told" if config.port else "alerts").read().get("receivers", {})
+    if options.over:
+        missing = drill.not_over(config.receivers, state, options.host)
+    else:
+        missing = drill.not_heard(config.receivers, state, options.host, json.loads(options.told))
+    for text in missing:
+        print(clean(text))
+    return 1 if missing else 0
 
 
 def _status(config: Config, places: Places) -> int:

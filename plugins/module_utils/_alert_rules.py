@@ -32,6 +32,8 @@ _RUNBOOK = re.compile(r"[a-z0-9_]+\.md#[a-z0-9_-]+")
 FIELD = re.compile(r"{([^{}]*)}")
 # In place of names of rules: all others of the same host.
 ALL = "*"
+# In a label of what a drill raises.
+DRILL = "alarm-drill"
 # What Prometheus adds to series and alarms, and is no part of what was measured.
 OWN_LABELS = ("alertname", "severity", "host", "job", "instance", "prometheus")
 
@@ -102,6 +104,11 @@ def kept_alert(document: t.Mapping[str, t.Any]) -> Alert:
     """One that was kept as JSON."""
     labels = tuple((str(name), str(value)) for name, value in document["labels"])
     return Alert(**{**document, "labels": labels, "inhibits": tuple(document["inhibits"])})
+
+
+def is_drill(alert: Alert) -> bool:
+    """Was it raised to see whether people hear it?"""
+    return any(DRILL in value for _name, value in alert.labels)
 
 
 def duration(value: t.Any) -> t.Optional[float]:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import typing as t
 
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import SEVERITIES, Alert
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import SEVERITIES, Alert, is_drill
 from ansible_collections.civitas.hosting.plugins.module_utils._login_text import clean, utc
 
 # Where the page of a rule is found; the role writes another place.
@@ -72,15 +72,24 @@ def occasion(receiver: str, told: t.Sequence[Told], times: t.Sequence[float], no
 
 def _headline(one: Told) -> str:
     severity = f"{one.alert.severity.upper()}: " if one.state != "over" else ""
-    return f"{_STATES[one.state]}{severity}{one.alert.text}"
+    return f"{_drill(one.alert)}{_STATES[one.state]}{severity}{one.alert.text}"
+
+
+def _drill(alert: Alert) -> str:
+    """What people must read before all else."""
+    return "DRILL, nothing is wrong: " if is_drill(alert) else ""
 
 
 def _lines(one: Told, pages: str) -> t.List[str]:
     alert = one.alert
     if one.state == "over":
-        return [clean(f"over: {alert.host}: {alert.text}"), f"    It was {alert.severity} from {utc(alert.since)} to {utc(one.ended)}.", ""]
+        return [
+            clean(f"{_drill(alert)}over: {alert.host}: {alert.text}"),
+            f"    It was {alert.severity} from {utc(alert.since)} to {utc(one.ended)}.",
+            "",
+        ]
     return [
-        clean(f"{_STATES[one.state]}{alert.severity.upper()}: {alert.host}: {alert.text}"),
+        clean(f"{_drill(alert)}{_STATES[one.state]}{alert.severity.upper()}: {alert.host}: {alert.text}"),
         f"    Since {utc(alert.since)}. What to do: {pages}{alert.runbook}",
         "",
     ]

@@ -46,6 +46,12 @@ def _told(heard):
     return [(alert, one["body"]) for one in messages for alert in one["body"]["alerts"]]
 
 
+@pytest.fixture(name="real", scope="module")
+def _real(told):
+    """Without what a drill raised."""
+    return [(alert, message) for alert, message in told if not drilled(alert)]
+
+
 @pytest.fixture(name="mail", scope="module")
 def _mail(heard):
     return [one for one in heard if one["way"] == "mail"]
@@ -234,10 +240,10 @@ def test_what_the_exporter_refused_was_put_back(host):
         ("HostSilent", "records-1", "records-1 does not answer"),
     ],
 )
-def test_what_went_wrong_was_told_once_in_words_and_then_that_it_is_over(told, mail, name, where, words):
+def test_what_went_wrong_was_told_once_in_words_and_then_that_it_is_over(real, mail, name, where, words):
     """By the monitoring of a host and by a host itself, and by both ways."""
-    assert states(told, name, where) == ["new", "over"]
-    (alert, message) = next((alert, message) for alert, message in told if (alert["name"], alert["host"]) == (name, where))
+    assert states(real, name, where) == ["new", "over"]
+    (alert, message) = next((alert, message) for alert, message in real if (alert["name"], alert["host"]) == (name, where))
     assert alert["severity"] == "critical"
     assert words in alert["text"]
     assert f"CRITICAL: {where}: {alert['text']}" in message["text"]
@@ -253,14 +259,14 @@ def test_mail_is_sent_over_tls_and_says_who(mail):
     assert all(re.match(r"\[(records-1|backup-1|watch-1|[0-9] hosts)\] ", one["subject"]) for one in mail), [one["subject"] for one in mail]
 
 
-def test_half_full_was_a_warning_and_not_told_again(told):
-    warnings = [alert for alert, _message in told if (alert["name"], alert["state"]) == ("DiskHalfFull", "new")]
+def test_half_full_was_a_warning_and_not_told_again(real):
+    warnings = [alert for alert, _message in real if (alert["name"], alert["state"]) == ("DiskHalfFull", "new")]
     assert [(alert["host"], alert["severity"]) for alert in warnings] == [("records-1", "warning")]
     assert "/srv/small is 51." in warnings[0]["text"]
 
 
-def test_nothing_else_rang_while_the_host_was_away(told):
-    rang = {alert["name"] for alert, _message in told if alert["host"] == "records-1"}
+def test_nothing_else_rang_while_the_host_was_away(real):
+    rang = {alert["name"] for alert, _message in real if alert["host"] == "records-1"}
     wanted = {"UnitDown", "DiskHalfFull", "DiskFillingUp", "BackupOld", "CertificateEnded", "CertificateEndsWithin1Days", "HostSilent"}
     assert rang == wanted
 
@@ -280,6 +286,30 @@ def test_the_service_outside_hears_the_heartbeat_and_nothing_else(heard):
 
 def test_people_do_not_hear_the_heartbeat(told):
     assert [alert for alert, _message in told if alert["name"] == "DeadMan"] == []
+
+
+def drilled(alert):
+    return "alarm-drill" in alert["labels"].values()
+
+
+@pytest.mark.parametrize("where", ["records-1", "backup-1"])
+def test_a_drill_is_heard_as_one_and_ends(host, told, mail, where):
+    drills = [(alert, message) for alert, message in told if alert["host"] == where and drilled(alert)]
+    names = {alert["name"] for alert, _message in drills}
+    assert {"DiskFillingUp", "InodesUsedUp", "CertificateEnded" if where == "records-1" else "MailDown"} & names >= {"DiskFillingUp"}
+    assert len(names) > 3
+    for name in names:
+        assert [alert["state"] for alert, _message in drills if alert["name"] == name] == ["new", "over"], name
+    for alert, message in drills:
+        assert f"{where}: {alert['text']}" in message["text"]
+        (line,) = {line for line in message["text"].splitlines() if f"{where}: {alert['text']}" in line}
+        assert line.startswith("DRILL, nothing is wrong: ")
+    assert [one for one in mail if f"DRILL, nothing is wrong: CRITICAL: {where}: /run/civitas/alarm-drill is" in one["text"]]
+    said = (FOLDER / "drill.txt").read_text(encoding="utf-8")
+    assert "heard, and that it is over: " in said and "rings after 30 minutes only" in said
+    there = other(host, "servers" if where == "records-1" else "backups")
+    assert there.run("mountpoint /run/civitas/alarm-drill").rc != 0
+    assert not there.file("/var/lib/civitas/metrics/alarm-drill.prom").exists
 
 
 # --- what people see
