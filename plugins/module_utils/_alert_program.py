@@ -277,8 +277,11 @@ def _test(config: Config, name: str) -> int:
 def _drill(config: Config, places: Places, options: argparse.Namespace) -> int:
     if not (options.told or options.over):
         rules = config.watched.get(options.host) or (config.rules if options.host == config.host else [])
+        if not rules:
+            _say(3, f"there are no rules for {options.host} here, so none of its alarms rings; run the site playbook")
+            return 1
         print(json.dumps(drill.plan(rules, options.longest, time.time())._asdict()))
-        return 0 if rules else 1
+        return 0
     state = places.kept("alerts-told" if config.port else "alerts").read().get("receivers", {})
     if options.over:
         missing = drill.not_over(config.receivers, state, options.host)

@@ -131,6 +131,31 @@ def test_status_says_what_rings(host: Host, capsys: pytest.CaptureFixture[str]) 
     assert host.run("status") == 1 and "nobody hears an alarm" in capsys.readouterr().err
 
 
+def test_a_drill(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    assert host.run("drill", "--host", "server2") == 1
+    assert "there are no rules for server2 here" in capsys.readouterr().err
+    host.configure(watched={"server2": RULES})
+    assert host.run("drill", "--host", "server2") == 0 and '"DiskFull"' in capsys.readouterr().out
+    assert host.run("drill", "--host", "server1") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["alarms"] == {"DiskFull": "critical"} and set(plan["left_out"]) == {"Unmeasured"}
+    heard = ("drill", "--host", "server1", "--told", json.dumps(plan["alarms"]))
+    host.run("evaluate")
+    capsys.readouterr()
+    assert host.run(*heard) == 1
+    assert capsys.readouterr().out.count(" was not told of DiskFull") == 2
+    full = f'civitas_collected_time_seconds 1\ncivitas_mount_used_ratio{{mountpoint="/run/civitas/alarm-drill"}} {plan["filled"]}\n'
+    (host.path / "metrics" / "host.prom").write_text(full)
+    host.run("evaluate")
+    assert host.run(*heard) == 0
+    assert all("DRILL, nothing is wrong: CRITICAL: " in subject for way in host.heard() for subject in way)
+    assert host.run("drill", "--host", "server1", "--over") == 1
+    host.measure(0.5)
+    host.run("evaluate")
+    host.run("evaluate")
+    assert host.run("drill", "--host", "server1", "--over") == 0
+
+
 def test_a_maintenance(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert host.run("silence", "--for", "2h", "--reason", "new disk") == 0
     host.measure(0.9)
