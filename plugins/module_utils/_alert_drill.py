@@ -27,7 +27,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text impo
 
 MOUNT_METRIC = "civitas_mount_used_ratio"
 # Where the small file system is mounted.
-MOUNT = f"/run/civitas/{DRILL}"
+MOUNT = f"/var/lib/civitas/{DRILL}"
 # In place of what a text names otherwise.
 _OWN_FIELDS = ("value", "host")
 

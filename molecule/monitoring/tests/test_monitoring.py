@@ -304,11 +304,11 @@ def test_a_drill_is_heard_as_one_and_ends(host, told, mail, where):
         assert f"{where}: {alert['text']}" in message["text"]
         (line,) = {line for line in message["text"].splitlines() if f"{where}: {alert['text']}" in line}
         assert line.startswith("DRILL, nothing is wrong: ")
-    assert [one for one in mail if f"DRILL, nothing is wrong: CRITICAL: {where}: /run/civitas/alarm-drill is" in one["text"]]
+    assert [one for one in mail if f"DRILL, nothing is wrong: CRITICAL: {where}: /var/lib/civitas/alarm-drill is" in one["text"]]
     said = (FOLDER / "drill.txt").read_text(encoding="utf-8")
     assert "heard, and that it is over: " in said and "rings after 30 minutes only" in said
     there = other(host, "servers" if where == "records-1" else "backups")
-    assert there.run("mountpoint /run/civitas/alarm-drill").rc != 0
+    assert there.run("mountpoint /var/lib/civitas/alarm-drill").rc != 0
     assert not there.file("/var/lib/civitas/metrics/alarm-drill.prom").exists
 
 

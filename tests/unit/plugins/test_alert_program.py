@@ -144,7 +144,7 @@ def test_a_drill(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert host.run(*heard) == 1
     assert capsys.readouterr().out.count(" was not told of DiskFull") == 2
-    full = f'civitas_collected_time_seconds 1\ncivitas_mount_used_ratio{{mountpoint="/run/civitas/alarm-drill"}} {plan["filled"]}\n'
+    full = f'civitas_collected_time_seconds 1\ncivitas_mount_used_ratio{{mountpoint="/var/lib/civitas/alarm-drill"}} {plan["filled"]}\n'
     (host.path / "metrics" / "host.prom").write_text(full)
     host.run("evaluate")
     assert host.run(*heard) == 0
