@@ -280,15 +280,14 @@ def _drill(config: Config, places: Places, options: argparse.Namespace) -> int:
         if not rules:
             _say(3, f"there are no rules for {options.host} here, so none of its alarms rings; run the site playbook")
             return 1
-        print(json.dumps(drill.plan(rules, options.longest, time.time())._asdict()))
+        sys.stdout.write(json.dumps(drill.plan(rules, options.longest, time.time())._asdict()) + "\n")
         return 0
     state = places.kept("alerts-told" if config.port else "alerts").read().get("receivers", {})
     if options.over:
         missing = drill.not_over(config.receivers, state, options.host)
     else:
         missing = drill.not_heard(config.receivers, state, options.host, json.loads(options.told))
-    for text in missing:
-        print(clean(text))
+    sys.stdout.writelines(f"{clean(text)}\n" for text in missing)
     return 1 if missing else 0
 
 
