@@ -65,8 +65,6 @@ _MAIL_NAMES = {
     "mail_relay_root_to": "civitas_mail.to",
     "mail_relay_webhook": "civitas_mail_webhook",
 }
-
-
 # What the preflight of the role monitoring judges, and where that is written in the site-wide variables.
 _MONITORING = (
     *("host_name", "targets", "probes", "interval", "ca_file", "client_certificate", "retention_days", "retention_share", "mail_from"),
@@ -76,6 +74,7 @@ _MONITORING_NAMES = {
     f"monitoring_{name}": f"civitas_monitoring.{site}"
     for name, site in (("probes", "probes"), ("runbooks", "runbooks"), ("heartbeat_url", "heartbeat_secret"), ("page_name", "page_name"))
 }
+_WRITTEN_AS = {**_MAIL_NAMES, **_MONITORING_NAMES}
 
 
 class _Given(t.NamedTuple):
@@ -333,7 +332,8 @@ class ActionModule(ActionBase):
         may_be_empty = option in role.defaults and role.defaults[option] is None
         finding = _site_roles.check_option(option, spec, value, secret=_site_roles.VAULT in words, may_be_empty=may_be_empty)
         if finding:
-            self._add([Problem(target.host.name, option, *finding)], {option: raw})
+            # Told by the name that people wrote, which then is no line of the play's.
+            self._add([Problem(target.host.name, _WRITTEN_AS.get(option, option), *finding)], {option: raw})
 
     def _known_names(self) -> t.Set[str]:
         return {option for options in self._options.values() for option in options}
@@ -464,9 +464,7 @@ class ActionModule(ActionBase):
         if not values or "civitas_mail" in reported:
             return
         config = {name: self._with_given(target, f"mail_relay_{name}", values[f"mail_relay_{name}"]) for name in _MAIL}
-        found = _mail_preflight.problems(config)
-        for name, site in _MAIL_NAMES.items():
-            found = [re.sub(rf"\b{name}\b", site, text) for text in found]
+        found = [_as_written(text) for text in _mail_preflight.problems(config)]
         # What the announcements' webhook lends is judged with them.
         if "civitas_mail_webhook" not in target.host.names:
             found = [text for text in found if not text.startswith("civitas_mail_webhook")]
@@ -521,23 +519,14 @@ class ActionModule(ActionBase):
             return
         heartbeat = (target.host.values.get(variable) or {}).get("heartbeat_secret")
         url = self._secret_named(target, variable, heartbeat) or _GIVEN_URL
-        # Told by the names that people wrote.
-        self._problems = [
-            problem._replace(variable=_MONITORING_NAMES.get(problem.variable, problem.variable), source="")
-            if problem.variable in _MONITORING_NAMES
-            else problem
-            for problem in self._problems
-        ]
         values = self._rendered(target, [f"monitoring_{name}" for name in _MONITORING])
-        if not values or any(problem.where == where and problem.variable in _MONITORING_NAMES.values() for problem in self._problems):
+        if not values:
             return
         config = {name: values[f"monitoring_{name}"] for name in _MONITORING}
         config["heartbeat_url"] = url if heartbeat else ""
         # Who hears alarms was judged for every host.
         found = _monitoring_server_preflight.problems({**config, "receivers": []})
-        for name, site in _MONITORING_NAMES.items():
-            found = [re.sub(rf"\b{name}\b", site, text) for text in found]
-        self._add_sentences(target, found, "correct it")
+        self._add_sentences(target, map(_as_written, found), "correct it")
         policy = _site_rules.policy_of(target.host)
         if policy and policy.may_hold_personal_data and not heartbeat:
             advice = "have a service outside tell you, and write its address into the secrets file and civitas_monitoring.heartbeat_secret"
@@ -638,7 +627,7 @@ class ActionModule(ActionBase):
     def _rendered(self, target: _Target, names: t.List[str]) -> t.Optional[t.Dict[str, t.Any]]:
         """The values of variables of roles, or V(None) when one is not there, needs the host, or was reported already."""
         reported = {problem.variable for problem in self._problems if problem.where == target.host.name}
-        if reported & set(names) or not set(names) <= set(target.variables):
+        if reported & {_WRITTEN_AS.get(name, name) for name in names} or not set(names) <= set(target.variables):
             return None
         try:
             return {name: target.templar.template(target.variables[name]) for name in names}
@@ -650,7 +639,7 @@ class ActionModule(ActionBase):
     def _judge_certificate(self, targets: t.List[_Target]) -> t.List[str]:
         """Judge it once, since its variables are the same on all hosts; return what is allowed and people should know."""
         # A page of the monitoring is a site, too, and has a certificate of the internal CA.
-        servers = [target for target in targets if not set(target.host.groups) & set(_site_rules.SINGLE_PURPOSE_GROUPS)]
+        servers = [target for target in targets if not _site_rules.is_single_purpose(target.host)]
         target = next((target for target in servers if any("sites" in role.declarations for role in target.roles)), None)
         settings = self._certificate_settings(target) if target else None
         if target is None or settings is None:
@@ -803,6 +792,13 @@ def _group_roles(roles: t.Any) -> t.Dict[str, t.List[str]]:
     if not isinstance(roles, dict) or not all(isinstance(names, list) for names in roles.values()):
         raise AnsibleActionFail("'roles' must be a list of roles, or a mapping of groups to lists of roles such as {all: [base, nginx]}.")
     return {str(group): [str(name).replace("civitas.hosting.", "", 1) for name in names if name] for group, names in roles.items()}
+
+
+def _as_written(text: str) -> str:
+    """A sentence of a role's preflight with the names that people wrote in the place of the role's."""
+    for name, site in _WRITTEN_AS.items():
+        text = re.sub(rf"\b{name}\b", site, text)
+    return text
 
 
 def _naming_the_secret(text: str) -> str:

@@ -55,9 +55,8 @@ def _numbers(config: Config) -> Found:
         fits = False
     if not fits:
         yield f"monitoring_retention_share is {config['retention_share']!r}; write a share of the disk from 0.05 to 0.8"
-    for key in ("ca_file",):
-        if not _PATH.fullmatch(str(config[key])):
-            yield f"monitoring_{key} is {config[key]!r}; write an absolute path on the host"
+    if not _PATH.fullmatch(str(config["ca_file"])):
+        yield f"monitoring_ca_file is {config['ca_file']!r}; write an absolute path on the host"
     for key in ("client_certificate", "host_name"):
         if not _NAME.fullmatch(str(config[key])):
             yield f"monitoring_{key} is {config[key]!r}; write letters, digits, -, . and _"

@@ -367,13 +367,9 @@ def check_mail(value: t.Any) -> Finding:
     lacking = [key for key in ("host", "sender", "to") if not value.get(key)]
     if lacking:
         return (f"lacks {', '.join(lacking)}", advice)
-    unknown = sorted(set(map(str, value)) - set(_MAIL_KEYS))
+    unknown = _unknown_key(value, _MAIL_KEYS)
     if unknown:
-        meant = nearest(unknown[0], _MAIL_KEYS)
-        return (
-            f"has {show(unknown[0])}, which nobody reads" + (f": did you mean {meant}?" if meant else ""),
-            f"Write one of {', '.join(_MAIL_KEYS)}.",
-        )
+        return unknown
     if bool(value.get("user")) != ("password_secret" in value):
         return ("has one of user and password_secret without the other", "Write both, or neither for a server that asks for none.")
     return _key_of_secret(value, "password_secret")
@@ -384,13 +380,9 @@ def check_mail_proof(value: t.Any) -> Finding:
     advice = "Write a mapping such as {selectors: [mail], addresses: [192.0.2.25]}."
     if not isinstance(value, dict) or not value:
         return ("is empty" if value == {} else f"is {in_words(value)} and not a mapping", advice)
-    unknown = sorted(set(map(str, value)) - set(_MAIL_PROOF_KEYS))
+    unknown = _unknown_key(value, _MAIL_PROOF_KEYS)
     if unknown:
-        meant = nearest(unknown[0], _MAIL_PROOF_KEYS)
-        return (
-            f"has {show(unknown[0])}, which nobody reads" + (f": did you mean {meant}?" if meant else ""),
-            f"Write one of {', '.join(_MAIL_PROOF_KEYS)}.",
-        )
+        return unknown
     mailbox = value.get("mailbox", {"password_secret": "mailbox_password"})
     if not isinstance(mailbox, dict) or "password" in mailbox or "password_secret" not in mailbox:
         return (
@@ -449,6 +441,17 @@ def _alarm_way(options: t.Any, way: str) -> Finding:
     return None
 
 
+def _unknown_key(value: t.Mapping[t.Any, t.Any], known: t.Sequence[str]) -> Finding:
+    unknown = sorted(set(map(str, value)) - set(known))
+    if not unknown:
+        return None
+    meant = nearest(unknown[0], known)
+    return (
+        f"has {show(unknown[0])}, which nobody reads" + (f": did you mean {meant}?" if meant else ""),
+        f"Write one of {', '.join(known)}.",
+    )
+
+
 def _key_of_secret(value: t.Mapping[str, t.Any], key: str) -> Finding:
     finding = check_secret_name(value[key]) if key in value else None
     return (f"has a {key} that {finding[0]}", finding[1]) if finding else None
@@ -478,13 +481,9 @@ def check_monitoring(value: t.Any) -> Finding:
     advice = "Write a mapping such as {page_users: [anna], heartbeat_secret: heartbeat_url}."
     if not isinstance(value, dict) or not value:
         return ("is empty" if value == {} else f"is {in_words(value)} and not a mapping", advice)
-    unknown = sorted(set(map(str, value)) - set(_MONITORING_KEYS))
+    unknown = _unknown_key(value, _MONITORING_KEYS)
     if unknown:
-        meant = nearest(unknown[0], _MONITORING_KEYS)
-        return (
-            f"has {show(unknown[0])}, which nobody reads" + (f": did you mean {meant}?" if meant else ""),
-            f"Write one of {', '.join(_MONITORING_KEYS)}.",
-        )
+        return unknown
     users = value.get("page_users", [])
     if not isinstance(users, list) or not all(isinstance(user, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,30}", user) for user in users):
         return (
@@ -725,6 +724,11 @@ def check_hosts_exist(hosts: t.Sequence[Host]) -> t.List[Problem]:
     return [Problem("inventory", "all", "has no host", "Name an inventory with hosts, such as -i inventories/production/hosts.yml")]
 
 
+def is_single_purpose(host: Host) -> bool:
+    """Does a host do one thing beside the servers that serve people, such as a bastion?"""
+    return bool(set(host.groups) & set(SINGLE_PURPOSE_GROUPS))
+
+
 def servers_of(groups: t.Mapping[str, t.Sequence[str]]) -> t.List[str]:
     """Return the hosts of an inventory that serve people: those in no group of a single purpose. C(groups) maps groups to hosts."""
     others = {name for group in SINGLE_PURPOSE_GROUPS for name in groups.get(group, ())}
@@ -766,12 +770,12 @@ def check_single_purpose(targets: t.Sequence[Host]) -> t.List[Problem]:
 
 def check_single_server(tier: t.Any, targets: t.Sequence[Host]) -> t.List[Problem]:
     """Is the tier `single` one host, those of a single purpose aside?"""
-    servers = [host.name for host in targets if not set(host.groups) & set(SINGLE_PURPOSE_GROUPS)]
+    servers = [host.name for host in targets if not is_single_purpose(host)]
     if tier != "single" or len(servers) == 1 or not targets:
         return []
     if not servers:
         group = next(group for group in SINGLE_PURPOSE_GROUPS if any(group in host.groups for host in targets))
-        return [Problem("inventory", group, "has the last host, so there is no server", "Add the server, in no group.")]
+        return [Problem("inventory", group, "has every host of the inventory, so there is no server", "Add the server, in no group.")]
     return [
         Problem(
             "inventory",

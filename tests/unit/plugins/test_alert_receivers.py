@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.civitas.hosting.plugins.filter.alert_receiver_problems import alert_receiver_problems
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_receivers as receivers
 from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Rejected, Undelivered
 from hypothesis import given, settings
@@ -265,11 +264,6 @@ def test_a_severity_that_nobody_hears() -> None:
         "civitas_alerts: nobody hears warning alarms; write warning into the severities of a receiver"
     ]
     assert receivers.problems([]) == []
-
-
-def test_the_filter_says_the_same() -> None:
-    assert alert_receiver_problems([named(sms=SMS), named(sms=SMS)], "people") == receivers.problems([named(sms=SMS)] * 2, "people")
-    assert alert_receiver_problems(None) == ["receivers is nothing; write a list of receivers"]
 
 
 def test_good_receivers() -> None:

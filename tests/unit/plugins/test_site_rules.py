@@ -478,7 +478,7 @@ def test_single_may_have_a_bastion_in_front_of_its_server():
     (problem,) = rules.check_single_server("single", [gate, host("a"), host("b")])
     assert problem.problem == "is 'single', one server, but there are 2: a, b"
     (problem,) = rules.check_single_server("single", [gate])
-    assert (problem.variable, problem.problem) == ("bastion", "has the last host, so there is no server")
+    assert (problem.variable, problem.problem) == ("bastion", "has every host of the inventory, so there is no server")
     assert rules.check_single_server("single", [gate, host("watch", groups=["monitoring"]), host("a")]) == []
 
 
