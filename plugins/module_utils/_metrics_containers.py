@@ -19,12 +19,15 @@ from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text impo
 TITLES = {
     "civitas_container_running": "1 when all containers of the service run. Jobs that ended well do not count.",
     "civitas_container_healthy": "0 when one of them is unhealthy; absent without a health check and while it starts.",
+    "civitas_container_log_bounded": "0 when the log of one of them can grow without end.",
     "civitas_container_restarts": "How often the engine had to start them again within the last hour.",
 }
 SOCKET = "/run/docker.sock"
 WINDOW = 3600.0
 # A label without a value is none.
 NO_PROJECT = "no project"
+# Their logs lie in files of the engine. Without a size one grows for ever; the other has one by itself.
+_FILE_LOGS = {"json-file": "-1", "local": "20m"}
 _PROJECT, _SERVICE, _JOB = "com.docker.compose.project", "com.docker.compose.service", "com.docker.compose.oneoff"
 
 
@@ -39,6 +42,7 @@ class Container(t.NamedTuple):
         key: its id.
         healthy: V(None) when it is not known.
         restarts: how often the engine started it again.
+        log_bounded: whether its log has a greatest size, as far as it lies with the engine.
     """
 
     key: str
@@ -47,6 +51,7 @@ class Container(t.NamedTuple):
     running: bool
     healthy: t.Optional[bool]
     restarts: int
+    log_bounded: bool
 
 
 class _Connection(http.client.HTTPConnection):
@@ -105,7 +110,14 @@ def parse(details: t.Mapping[str, t.Any]) -> t.Optional[Container]:
         running=state["Status"] == "running",
         healthy={"healthy": True, "unhealthy": False}.get(str(health)),
         restarts=int(details.get("RestartCount") or 0),
+        log_bounded=_log_bounded((details.get("HostConfig") or {}).get("LogConfig") or {}),
     )
+
+
+def _log_bounded(config: t.Mapping[str, t.Any]) -> bool:
+    """Whether C(HostConfig.LogConfig) bounds what the engine itself keeps; the journal and others have bounds of their own."""
+    size = (config.get("Config") or {}).get("max-size") or _FILE_LOGS.get(str(config.get("Type")), "0")
+    return size != "-1"
 
 
 def containers(
@@ -122,6 +134,8 @@ def containers(
         known = [one.healthy for one in members if one.running and one.healthy is not None]
         if known:
             yield sample("civitas_container_healthy", all(known), **labels)
+        if members:
+            yield sample("civitas_container_log_bounded", all(one.log_bounded for one in members), **labels)
         restarts = 0.0
         for one in members:
             counts[one.key] = _history(state.get(one.key) or [], one.restarts, now)

@@ -26,6 +26,7 @@ TITLES = {
     "civitas_load_per_cpu": "Load over five minutes, by processor.",
     "civitas_clock_offset_seconds": "How far the clock is off, in either direction; absent when nothing tells.",
     "civitas_clock_synchronised": "1 when the clock follows a time server.",
+    "civitas_logs_rotated_time_seconds": "When logrotate last reached its canary, a log that is rotated daily.",
     "civitas_unit_failed": "1 for each systemd unit that has failed.",
     "civitas_units_failed": "How many systemd units have failed.",
     "civitas_unit_running": "1 when a systemd unit runs that is to run always.",

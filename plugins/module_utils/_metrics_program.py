@@ -33,6 +33,7 @@ CONFIG = "/etc/civitas/metrics.json"
 # What one measurement leaves for the next. Not on /run: what a reboot forgets would begin to wait anew.
 STATE = "/var/lib/civitas/metrics.json"
 FILE = "host.prom"
+CANARY = "/var/log/civitas/canary.log"
 HOUR = 3600.0
 TITLES = {
     "civitas_collected_time_seconds": "When this host was measured.",
@@ -213,6 +214,13 @@ def _kernel_follows() -> bool:
     return not (timex[5] & 0xFFFFFFFF) & _STA_UNSYNC
 
 
+def _logs(config: Config, state: State, now: float) -> t.Iterator[Sample]:
+    # logrotate makes it anew each time. A host without the role base has none.
+    rotated = _modified(CANARY)
+    if rotated is not None:
+        yield sample("civitas_logs_rotated_time_seconds", rotated)
+
+
 def _units(config: Config, state: State, now: float) -> t.Iterator[Sample]:
     yield from host.failed_units(_run("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager", "--full"))
     if config.units:
@@ -281,6 +289,7 @@ TOPICS: t.Dict[str, Topic] = {
     "memory": _memory,
     "processors": _processors,
     "clock": _clock,
+    "logs": _logs,
     "units": _units,
     "reboot": _reboot,
     "updates": _updates,

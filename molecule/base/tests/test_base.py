@@ -64,6 +64,41 @@ def test_the_journal_persists_within_its_bounds(host):
     assert "MaxRetentionSec=90day" in host.check_output("systemd-analyze cat-config systemd/journald.conf").splitlines()
 
 
+def test_a_flood_of_lines_leaves_the_journal_within_its_bounds(host):
+    line = "head -c 45000 /dev/urandom | base64 -w 0"
+    host.check_output(
+        f"seq 60 | while read -r _; do {line}; echo; done > /root/lines; seq 40 | xargs -I{{}} cat /root/lines | systemd-cat -t flood"
+    )
+    host.check_output("rm /root/lines; journalctl --sync; journalctl --rotate; journalctl --vacuum-size=999G")
+    megabytes = int(host.check_output("du -sm /var/log/journal").split()[0])
+    # More than half of it arrived, or there was no flood.
+    assert 40 <= megabytes <= 72, megabytes
+    assert not host.file("/run/log/journal").exists or host.check_output("find /run/log/journal -name '*.journal'") == ""
+
+
+def test_the_timer_rotates_and_says_so_by_its_canary(host):
+    """A day that is faked by logrotate's own record; the unit runs as the timer starts it."""
+    canary, record = "/var/log/civitas/canary.log", "/var/lib/logrotate/status"
+    twice = "/etc/logrotate.d/aa-twice"
+    yesterday = f"touch --date '3 days ago' {canary}; sed -i '\\|{canary}|d' {record}; echo '\"{canary}\" 2020-1-1-0:0:0' >> {record}"
+
+    def age():
+        return int(host.check_output(f"expr $(date +%s) - $(stat -c %Y {canary})"))
+
+    try:
+        host.check_output(f"systemctl start logrotate; {yesterday}")
+        assert age() > 250_000
+        host.check_output("systemctl start logrotate")
+        assert age() < 600
+        assert host.file(f"{canary}.1").exists and host.file(canary).mode == 0o644
+        # A second file with the same log: the unit fails, and monitoring tells of it.
+        host.check_output(f"printf '%s {{ missingok }}\n' {canary} > {twice}; chmod 0644 {twice}; {yesterday}")
+        assert host.run("systemctl start logrotate").rc != 0
+        assert "duplicate log entry" in host.check_output("journalctl --unit logrotate --output cat --no-pager --lines 20")
+    finally:
+        host.run(f"rm -f {twice}; touch {canary}; systemctl reset-failed logrotate; systemctl start logrotate")
+
+
 def test_a_log_that_grows_is_rotated_and_compressed(host):
     entry, log = "/etc/logrotate.d/canary", "/var/log/canary.log"
     try:

@@ -7,6 +7,7 @@ import json
 import time
 
 import pytest
+from ansible_collections.civitas.hosting.plugins.module_utils._metrics_containers import parse
 
 # A root file system with one program and its libraries.
 IMAGE = """
@@ -79,6 +80,14 @@ def test_networks_come_from_the_pool(host):
 
 def test_logs_are_bounded(container):
     assert container()["HostConfig"]["LogConfig"] == {"Type": "local", "Config": {"max-file": "5", "max-size": "20m"}}
+
+
+def test_a_log_without_bounds_is_noticed(host, container):
+    """By what measures hosts: one that somebody started beside what the engine prescribes."""
+    loud = container("--log-driver json-file")
+    assert loud["HostConfig"]["LogConfig"]["Config"].get("max-size") is None
+    assert not parse(loud).log_bounded
+    assert parse(container()).log_bounded
 
 
 def test_containers_gain_no_privileges(host, container):

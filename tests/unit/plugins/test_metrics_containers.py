@@ -15,7 +15,9 @@ from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text impo
 NOW = 1_800_000_000.0
 
 
-def details(service="web", project="shop", status="running", health=None, restarts=0, policy="unless-stopped", exit_code=0, job="False"):
+def details(
+    service="web", project="shop", status="running", health=None, restarts=0, policy="unless-stopped", exit_code=0, job="False", log=None
+):
     """The part of docker inspect that counts, as Docker 20.10 and 28 give it."""
     labels = {"com.docker.compose.project": project, "com.docker.compose.service": service, "com.docker.compose.oneoff": job}
     return {
@@ -23,7 +25,7 @@ def details(service="web", project="shop", status="running", health=None, restar
         "Name": f"/{project}-{service}-1",
         "RestartCount": restarts,
         "State": {"Status": status, "ExitCode": exit_code, **({"Health": {"Status": health, "Log": []}} if health else {})},
-        "HostConfig": {"RestartPolicy": {"Name": policy, "MaximumRetryCount": 0}},
+        "HostConfig": {"RestartPolicy": {"Name": policy, "MaximumRetryCount": 0}, **({"LogConfig": log} if log else {})},
         "Config": {"Labels": labels if project else None},
     }
 
@@ -87,6 +89,31 @@ def test_restarts_of_an_hour():
     assert len(state["id-web"]) == 1
     # Started by hand: the engine counts from nothing.
     assert [look(0, 63), look(2, 64)] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "bounded"),
+    [
+        ("json-file", {}, 0),
+        ("json-file", {"max-file": "3"}, 0),
+        ("json-file", {"max-size": "-1"}, 0),
+        ("json-file", {"max-size": "10m"}, 1),
+        ("local", {}, 1),
+        ("local", {"max-size": "-1"}, 0),
+        ("local", None, 1),
+        ("journald", {}, 1),
+        ("none", {}, 1),
+    ],
+)
+def test_logs_that_would_fill_the_disk(kind, options, bounded):
+    found = measured(details(log={"Type": kind, "Config": options}), expected=[("shop", "db")])
+    assert found["log_bounded", "shop", "web"] == bounded
+    assert ("log_bounded", "shop", "db") not in found
+
+
+def test_one_log_without_bounds_is_enough():
+    other = {**details(log={"Type": "json-file", "Config": {}}), "Id": "other"}
+    assert measured(details(log={"Type": "local", "Config": {}}), other)["log_bounded", "shop", "web"] == 0
 
 
 def test_what_is_gone_is_forgotten():

@@ -187,3 +187,12 @@ def test_this_machine_itself():
 def test_it_takes_no_arguments(arguments, status, capsys):
     assert program.main(arguments) == status
     assert "takes no arguments" in capsys.readouterr().err
+
+
+def test_when_logs_were_rotated(look, tmp_path, monkeypatch):
+    canary = tmp_path / "canary.log"
+    monkeypatch.setattr(program, "CANARY", str(canary))
+    assert ("logs_rotated_time_seconds",) not in look(logs=program.TOPICS["logs"])
+    canary.touch()
+    os.utime(canary, (1_800_000_000, 1_800_000_000))
+    assert look(logs=program.TOPICS["logs"])["logs_rotated_time_seconds",] == 1_800_000_000
