@@ -65,11 +65,8 @@ def test_the_journal_persists_within_its_bounds(host):
 
 
 def test_a_flood_of_lines_leaves_the_journal_within_its_bounds(host):
-    line = "head -c 45000 /dev/urandom | base64 -w 0"
-    host.check_output(
-        f"seq 60 | while read -r _; do {line}; echo; done > /root/lines; seq 40 | xargs -I{{}} cat /root/lines | systemd-cat -t flood"
-    )
-    host.check_output("rm /root/lines; journalctl --sync; journalctl --rotate; journalctl --vacuum-size=999G")
+    # Nothing twice: the journal keeps the same text once.
+    host.check_output("head -c 110M /dev/urandom | base64 -w 40000 | systemd-cat -t flood; journalctl --sync")
     megabytes = int(host.check_output("du -sm /var/log/journal").split()[0])
     # More than half of it arrived, or there was no flood.
     assert 40 <= megabytes <= 72, megabytes
@@ -83,7 +80,7 @@ def test_the_timer_rotates_and_says_so_by_its_canary(host):
     yesterday = f"touch --date '3 days ago' {canary}; sed -i '\\|{canary}|d' {record}; echo '\"{canary}\" 2020-1-1-0:0:0' >> {record}"
 
     def age():
-        return int(host.check_output(f"expr $(date +%s) - $(stat -c %Y {canary})"))
+        return int(host.check_output(f"echo $(($(date +%s) - $(stat -c %Y {canary})))"))
 
     try:
         host.check_output(f"systemctl start logrotate; {yesterday}")
