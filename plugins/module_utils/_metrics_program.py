@@ -26,6 +26,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_ac
 from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_containers as engine
 from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_host as host
 from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_packages as packages
+from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_postgres as postgres
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json, write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, render, sample
 
@@ -42,6 +43,7 @@ TITLES = {
     **host.TITLES,
     **packages.TITLES,
     **engine.TITLES,
+    **postgres.TITLES,
     **access.TITLES,
 }
 # For each topic, so that one that hangs leaves time for the others before systemd ends it all.
@@ -272,6 +274,19 @@ def _containers(config: Config, state: State, now: float) -> t.Iterator[Sample]:
     return engine.containers(found, config.containers, state.setdefault("restarts", {}), now)
 
 
+def _databases(config: Config, state: State, now: float) -> t.Iterator[Sample]:
+    try:
+        names = os.listdir(postgres.DIRECTORY)
+    except FileNotFoundError:
+        names = []
+    # A server that crashed leaves its socket; one that was stopped does not, and its unit tells.
+    for port in postgres.ports(names):
+        answer: t.Optional[str] = None
+        with contextlib.suppress(host.MeasureError, subprocess.TimeoutExpired):
+            answer = _run(*postgres.command(port), seconds=4, **postgres.ENVIRONMENT)
+        yield from postgres.server(port, answer)
+
+
 def _people(config: Config, state: State, now: float) -> t.Iterator[Sample]:
     try:
         settings = json.loads(_read("/etc/civitas/access.json"))
@@ -295,6 +310,7 @@ TOPICS: t.Dict[str, Topic] = {
     "updates": _updates,
     "support": _support,
     "containers": _containers,
+    "databases": _databases,
     "people": _people,
 }
 
@@ -310,10 +326,12 @@ def _read(path: str, missing: t.Optional[str] = None) -> str:
         return missing
 
 
-def _run(*command: str) -> str:
-    """The output of a command. Raises MeasureError, FileNotFoundError."""
-    environment = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    done = subprocess.run(list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment)
+def _run(*command: str, seconds: t.Optional[float] = None, **variables: str) -> str:
+    """The output of a command, with these variables of the environment. Raises MeasureError, FileNotFoundError, TimeoutExpired."""
+    environment = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **variables}
+    done = subprocess.run(
+        list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment, timeout=seconds
+    )
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split())[:300]
         raise host.MeasureError(f"{command[0]} ended with {done.returncode}: {said}")
