@@ -143,6 +143,18 @@ class SecretsFile:
         """Return the names that the file has, sorted."""
         return sorted(str(name) for name in self._read().values)
 
+    def texts(self) -> t.Dict[str, t.List[str]]:
+        """Return all that the file has, of whatever shape: a name to the texts below it. For who looks for them elsewhere."""
+
+        def leaves(value: t.Any) -> t.Iterator[str]:
+            if isinstance(value, (dict, list)):
+                for item in value.values() if isinstance(value, dict) else value:
+                    yield from leaves(item)
+            elif value is not None and not isinstance(value, bool):
+                yield str(value)
+
+        return {str(name): list(leaves(value)) for name, value in self._read().values.items()}
+
     def names_missing(self, names: t.Iterable[str]) -> t.List[str]:
         """Return those of C(names) that the file does not have, in their order."""
         values = self._read().values

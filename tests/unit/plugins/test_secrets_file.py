@@ -380,3 +380,9 @@ def test_a_sibling_is_encrypted_like_the_file(path, tmp_path):
     SecretsFile(path, both, ("other", VaultSecret(b"other"))).sibling(beside).ensure({"key": lambda: "generated-value"})
     assert read(beside).startswith(b"$ANSIBLE_VAULT;1.2;AES256;production\n")
     assert plain(beside) == "---\nkey: generated-value\n"
+
+
+def test_all_texts_are_given_to_who_looks_for_them(path):
+    put(path, "one: a\nlist: [b, {deep: c}]\nnumber: 1234\nnothing:\nswitch: true\n")
+    found = SecretsFile(path, vault()).texts()
+    assert found == {"one": ["a"], "list": ["b", "c"], "number": ["1234"], "nothing": [], "switch": []}
