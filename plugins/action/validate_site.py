@@ -56,13 +56,14 @@ _ANNOUNCE = ("smtp", "webhook", "automation", "automation_minutes", "host", "rec
 _MAIL = (
     *("smarthost", "sender", "allowed_senders", "root_to", "hostname", "listen_addresses", "client_networks", "message_megabytes"),
     *("minimum_free_megabytes", "queue_days", "seconds_between_messages", "client_messages_per_minute", "alert_minutes"),
-    *("alert_messages", "webhook", "metrics_directory"),
+    *("alert_messages", "webhook", "metrics_directory", "dkim"),
 )
 _MAIL_NAMES = {
     "mail_relay_smarthost": "civitas_mail",
     "mail_relay_sender": "civitas_mail.sender",
     "mail_relay_allowed_senders": "civitas_mail.allowed_senders",
     "mail_relay_root_to": "civitas_mail.to",
+    "mail_relay_dkim": "civitas_mail.dkim",
     "mail_relay_webhook": "civitas_mail_webhook",
 }
 # What the preflight of the role monitoring judges, and where that is written in the site-wide variables.

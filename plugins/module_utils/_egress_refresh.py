@@ -26,9 +26,11 @@ import typing as t
 CONFIG = "/etc/civitas/egress/names.json"
 RESOLVER = ("127.0.0.1", 10053)
 TYPES = {4: 1, 6: 28}
+TEXT = 16
 _PATIENCE = 4.0
 _TRIES = 3
 _LINES = 50
+_Reader = t.Callable[[bytes, bytes, int], t.List[str]]
 
 
 class AnswerError(Exception):
@@ -46,7 +48,28 @@ def question(name: str, kind: int, number: int) -> bytes:
 
 
 def addresses(message: bytes, asked: bytes, kind: int) -> t.List[str]:
-    """The addresses in the answer to a question, whatever aliases lead to them.
+    """The addresses in the answer to a question, whatever aliases lead to them. Raises AnswerError as C(records)."""
+    form = ipaddress.IPv4Address if kind == TYPES[4] else ipaddress.IPv6Address
+    try:
+        return [str(form(data)) for data in records(message, asked, kind)]
+    except ValueError as error:
+        raise AnswerError("the answer is damaged") from error
+
+
+def texts(message: bytes, asked: bytes, _kind: int) -> t.List[str]:
+    """The texts in the answer to a question, each put together from its strings. Raises AnswerError as C(records)."""
+    found = []
+    for data in records(message, asked, TEXT):
+        strings = []
+        while data:
+            strings.append(data[1 : 1 + data[0]])
+            data = data[1 + data[0] :]
+        found.append(b"".join(strings).decode("utf-8", "replace"))
+    return found
+
+
+def records(message: bytes, asked: bytes, kind: int) -> t.List[bytes]:
+    """The data of the records of a type in the answer to a question.
 
     Raises:
         AnswerError: not an answer to it, cut short, or one that says that the server could not find out.
@@ -70,9 +93,9 @@ def addresses(message: bytes, asked: bytes, kind: int) -> t.List[str]:
                 raise AnswerError("the answer is cut short")
             position += length
             if record == kind:
-                found.append(str(ipaddress.IPv4Address(data) if kind == TYPES[4] else ipaddress.IPv6Address(data)))
+                found.append(data)
         return found
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, IndexError) as error:
         raise AnswerError("the answer is damaged") from error
 
 
@@ -86,7 +109,15 @@ def _after_name(message: bytes, position: int) -> int:
 
 def ask(name: str, family: int, server: t.Tuple[str, int] = RESOLVER) -> t.List[str]:
     """The addresses of a name; none when it has none. Raises AnswerError or OSError when nobody knows."""
-    kind = TYPES[family]
+    return _asked(name, TYPES[family], server, addresses)
+
+
+def ask_texts(name: str, server: t.Tuple[str, int]) -> t.List[str]:
+    """The texts of a name; none when it has none. Raises AnswerError or OSError when nobody knows, ValueError for what is no name."""
+    return _asked(name, TEXT, server, texts)
+
+
+def _asked(name: str, kind: int, server: t.Tuple[str, int], read: _Reader) -> t.List[str]:
     asked = question(name, kind, secrets.randbelow(65536))
     with socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_DGRAM) as link:
         link.connect(server)
@@ -94,24 +125,24 @@ def ask(name: str, family: int, server: t.Tuple[str, int] = RESOLVER) -> t.List[
         for attempt in range(_TRIES):
             try:
                 link.send(asked)
-                return addresses(link.recv(65535), asked, kind)
+                return read(link.recv(65535), asked, kind)
             except socket.timeout:
                 continue
             except AnswerError as error:
                 # Over UDP a late answer to an earlier question may come first, and a long answer comes cut short.
                 if "cut short" in str(error):
-                    return _ask_at_length(asked, kind, server)
+                    return _ask_at_length(asked, kind, server, read)
                 if attempt == _TRIES - 1:
                     raise
     raise AnswerError("no answer")
 
 
-def _ask_at_length(asked: bytes, kind: int, server: t.Tuple[str, int]) -> t.List[str]:
+def _ask_at_length(asked: bytes, kind: int, server: t.Tuple[str, int], read: _Reader) -> t.List[str]:
     with socket.create_connection(server, timeout=_PATIENCE) as link:
         link.sendall(struct.pack("!H", len(asked)) + asked)
         with link.makefile("rb") as stream:
             (length,) = struct.unpack("!H", stream.read(2).rjust(2, b"\0"))
-            return addresses(stream.read(length), asked, kind)
+            return read(stream.read(length), asked, kind)
 
 
 def present(listing: t.Mapping[str, t.Any]) -> t.Dict[str, t.Dict[str, float]]:

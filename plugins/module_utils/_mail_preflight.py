@@ -23,10 +23,13 @@ from ansible_collections.civitas.hosting.plugins.module_utils._written_values im
     unknown_keys,
 )
 
+DKIM_KEYS = ("domain", "selector")
 SMARTHOST_KEYS = ("host", "port", "tls", "tls_name", "ca_file", "user", "password")
 # Narrower than what mail allows: these get into tables of regular expressions.
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9][A-Za-z0-9.-]{0,251}[A-Za-z0-9]")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._-]+)+")
+# Of a name in the DNS, and of files that are named after it.
+_SELECTOR = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*")
 # What nobody can send from over the internet.
 _PRIVATE = tuple(ipaddress.ip_network(text) for text in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
 # Name without prefix -> least, most.
@@ -54,6 +57,7 @@ def problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
         found.append(f"mail_relay_smarthost is {in_words(config['smarthost'])}; write a mapping with host, and user and password")
     found += _addresses(config)
     found += _clients(config)
+    found += _dkim(config)
     for name, (least, most) in _NUMBERS.items():
         if not is_whole(config[name], least, most):
             found.append(f"mail_relay_{name} is {config[name]!r}; write a number from {least} to {most}")
@@ -130,6 +134,30 @@ def _addresses(config: t.Mapping[str, t.Any]) -> t.List[str]:
             found.append(
                 f"{value} is at {str(value).rpartition('@')[2]}, which is this host: its mail goes to mail_relay_root_to. "
                 f"Write an address of your organization, or another mail_relay_hostname, such as server1.{own}"
+            )
+    return found
+
+
+def _dkim(config: t.Mapping[str, t.Any]) -> t.List[str]:
+    dkim = config["dkim"]
+    example = "{domain: example.org, selector: registry1}"
+    if not isinstance(dkim, t.Mapping):
+        return [f"mail_relay_dkim is {in_words(dkim)}; write a mapping such as {example}, or {{}} when the smarthost signs"]
+    if not dkim:
+        return []
+    found = unknown_keys("mail_relay_dkim", dkim, DKIM_KEYS)
+    domain, selector = dkim.get("domain", ""), dkim.get("selector", "")
+    if not isinstance(selector, str) or len(selector) > 100 or not _SELECTOR.fullmatch(selector.lower()):
+        found.append(f"mail_relay_dkim.selector is {selector!r}; write letters, digits and hyphens, 63 at most, such as registry1")
+    if not _is_domain(domain) or "_" in domain:
+        return [*found, f"mail_relay_dkim.domain is {domain!r}; write the domain of the senders' addresses, such as example.org"]
+    senders = [config["sender"], *(config["allowed_senders"] if isinstance(config["allowed_senders"], (list, tuple)) else [])]
+    for sender in senders:
+        there = str(sender).rpartition("@")[2].lower()
+        if there and there != domain.lower() and not there.endswith(f".{domain.lower()}"):
+            found.append(
+                f"mail_relay_dkim.domain is {domain!r}, and {sender} is not in it, so its signatures would prove nothing to receivers; "
+                "write senders of one domain, or its name as domain"
             )
     return found
 

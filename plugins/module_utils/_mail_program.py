@@ -21,6 +21,7 @@ import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _login_text as text
 from ansible_collections.civitas.hosting.plugins.module_utils import _mail_queue as queue
+from ansible_collections.civitas.hosting.plugins.module_utils import _mail_signing as signing
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json, write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Undelivered, Webhook
 
@@ -63,6 +64,7 @@ class Config(t.NamedTuple):
         settings: what Postfix's parameters must be beside C(SETTINGS).
         services: where it listens, as master.cf has it.
         webhook: options of C(Webhook); empty for none.
+        dkim: the name of the record of the key that signs; empty when the host does not sign.
     """
 
     host: str
@@ -73,6 +75,7 @@ class Config(t.NamedTuple):
     settings: t.Dict[str, str]
     services: t.List[str]
     webhook: t.Dict[str, t.Any]
+    dkim: str
 
 
 def main(arguments: t.Sequence[str]) -> int:
@@ -82,6 +85,7 @@ def main(arguments: t.Sequence[str]) -> int:
     commands.add_parser("watch", help="measure, and tell what is new; a timer runs it")
     commands.add_parser("status", help="what waits and why; exit status 1 when something is wrong")
     commands.add_parser("check", help="judge Postfix's settings; exit status 1 when mail could leave in clear, or be relayed for others")
+    commands.add_parser("dkim", help="the record that signatures need in the DNS; exit status 1 when it is not there or does not sign")
     commands.add_parser("test", help="send a test message by mail to root and by the webhook; exit status 1 when one does not take it")
     options = parser.parse_args(list(arguments))
     if os.geteuid() != 0:
@@ -89,8 +93,8 @@ def main(arguments: t.Sequence[str]) -> int:
         return 1
     try:
         config = read_config()
-        return {"watch": watch, "status": status, "check": check, "test": test}[options.command](config)
-    except (ConfigError, OSError) as error:
+        return {"watch": watch, "status": status, "check": check, "dkim": dkim, "test": test}[options.command](config)
+    except (ConfigError, signing.SigningError, OSError) as error:
         _say(3, f"civitas-mail: {error}")
         return 1
 
@@ -109,6 +113,7 @@ def read_config(path: str = CONFIG) -> Config:
             settings=dict(found["settings"]),
             services=list(found["services"]),
             webhook=dict(found["webhook"]),
+            dkim=str(found["dkim"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         # The text of a JSON error quotes nothing of the file.
@@ -143,9 +148,10 @@ def look(config: Config) -> queue.Seen:
 def watch(config: Config) -> int:
     now = time.time()
     seen = look(config)
-    found = queue.problems(seen, config.limits, now)
+    signed, unsigned = look_at_signing(config, now, act=True)
+    found = {**queue.problems(seen, config.limits, now), **unsigned}
     try:
-        write_text(config.metrics_file, queue.metrics(seen, found, now))
+        write_text(config.metrics_file, queue.metrics(seen, found, now) + (signing.metrics(signed) if signed else ""))
     except OSError as error:
         # With a full disk; the alert must go out nevertheless.
         _say(4, f"{config.metrics_file}: {error.strerror or error}")
@@ -163,6 +169,22 @@ def watch(config: Config) -> int:
     if after != told:
         remember(after)
     return 0
+
+
+def look_at_signing(config: Config, now: float, act: bool) -> t.Tuple[t.Optional[signing.Seen], t.Dict[str, str]]:
+    """See whether mail is signed, and what is wrong with that; C(act) lets a key sign whose record has come."""
+    if not config.dkim:
+        return None, {}
+    store = signing.Store()
+    try:
+        seen = signing.look(store, config.dkim, now)
+        if act and signing.settle(store, config.dkim, seen.answer, signing.reload_signer):
+            store.remember(now, config.dkim, seen.answer)
+            seen = seen._replace(signs=store.signs())
+            _say(5, signing.summary(seen))
+        return seen, signing.problems(seen)
+    except (signing.SigningError, OSError, subprocess.SubprocessError) as error:
+        return None, {"signing": f"whether mail is signed cannot be told: {text.clean(error)}"}
 
 
 def send(config: Config, kind: str, lines: t.Sequence[str]) -> None:
@@ -207,7 +229,7 @@ def status(config: Config) -> int:
     seen = look(config)
     waits = f", the oldest for {seen.oldest(now):.0f} seconds" if seen.moving else ""
     _say(6, f"{len(seen.moving)} wait{waits}; {len(seen.mails) - len(seen.moving)} on hold; {seen.free // 2**20} MiB left")
-    found = queue.problems(seen, config.limits, now)
+    found = {**queue.problems(seen, config.limits, now), **look_at_signing(config, now, act=False)[1]}
     for line in found.values():
         _say(3, line)
     return 1 if found else 0
@@ -262,6 +284,21 @@ def _run(*command: str) -> str:
     if done.returncode != 0:
         raise ConfigError(f"{command[0]}: {text.clean(' '.join(done.stderr.split()))}")
     return done.stdout
+
+
+# --- signatures
+
+
+def dkim(config: Config) -> int:
+    """Show the record that receivers need. Changes nothing."""
+    if not config.dkim:
+        _say(6, "this host does not sign; see mail_relay_dkim")
+        return 0
+    seen = signing.look(signing.Store(), config.dkim, time.time(), always=True)
+    _say(6 if seen.good else 3, signing.summary(seen))
+    if seen.public_key:
+        _say(6, signing.zone_line(seen.wanted, signing.record_value(seen.public_key)))
+    return 0 if seen.good else 1
 
 
 # --- a test

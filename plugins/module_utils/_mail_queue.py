@@ -17,6 +17,8 @@ import typing as t
 QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 # What is still wrong after a day is told again.
 REMIND = 86400.0
+# Problems with which mail leaves nevertheless.
+_SIGNED = {"signature", "signing"}
 _ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@]+>?")
 
 
@@ -124,7 +126,7 @@ def news(found: t.Mapping[str, str], told: t.Mapping[str, float], now: float) ->
     if due:
         return list(found.values()), dict.fromkeys(found, now)
     if told and not found:
-        return ["Mail leaves this host again."], {}
+        return ["Mail leaves this host again." if set(told) - _SIGNED else "Mail of this host is signed as it should be."], {}
     return [], {key: told[key] for key in found}
 
 

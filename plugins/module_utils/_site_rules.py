@@ -46,7 +46,7 @@ _MONITORING_KEYS = ("page_name", "page_users", "page_networks", "heartbeat_secre
 WAY_IN = frozenset(f"civitas_{name}" for name in ("admin_networks", "automation", "bastion", "break_glass", "people"))
 # What is a host's own.
 OF_A_HOST = frozenset(("civitas_address", "civitas_monitoring_mode"))
-_MAIL_KEYS = ("host", "port", "tls", "tls_name", "ca_file", "user", "password_secret", "sender", "allowed_senders", "to")
+_MAIL_KEYS = ("host", "port", "tls", "tls_name", "ca_file", "user", "password_secret", "sender", "allowed_senders", "to", "dkim")
 _MAIL_PROOF_KEYS = (
     *("domain", "envelope_domain", "selectors", "addresses", "nameservers", "smarthost"),
     *("sender", "recipient", "mailbox", "wait", "fail_on"),

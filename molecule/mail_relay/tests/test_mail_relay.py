@@ -14,13 +14,13 @@ def test_test_messages_arrive(host):
     assert host.run("tail -n 1 /srv/sink/chat.jsonl | grep -F '/hooks/canary-webhook-token'").rc == 0
 
 
-@pytest.mark.parametrize("command", ["status", "check"])
+@pytest.mark.parametrize("command", ["status", "check", "dkim"])
 def test_all_is_well(host, command):
     said = host.run(f"civitas-mail {command}")
     assert said.rc == 0, said.stdout + said.stderr
 
 
-@pytest.mark.parametrize("unit", ["postfix.service", "civitas-mail.timer"])
+@pytest.mark.parametrize("unit", ["postfix.service", "civitas-dkim.service", "civitas-mail.timer"])
 def test_units_run_and_start_at_boot(host, unit):
     assert host.service(unit).is_running
     assert host.service(unit).is_enabled
@@ -59,6 +59,20 @@ def test_secrets_are_in_one_file_only(host, secret, place):
     found = host.run(f"grep -rlF {secret} /etc /root /home /run /tmp /usr/local /var/lib /var/log /var/spool").stdout.split()
     assert found == [place], found
     assert host.run(f"journalctl --no-pager | grep -F {secret}").stdout == ""
+
+
+def test_the_key_is_the_signers_alone(host):
+    (path,) = host.check_output("ls /var/lib/civitas/dkim/*.pem").split()
+    found = host.file(path)
+    assert (found.user, found.group, found.mode) == ("opendkim", "opendkim", 0o600)
+    line = found.content_string.splitlines()[5]
+    assert host.run(f"grep -rlF -e {line} /etc /root /home /run /tmp /usr/local /var/lib /var/log /var/spool").stdout.split() == [path]
+    assert host.run(f"journalctl --no-pager | grep -F -e {line}").stdout == ""
+    assert host.run("runuser -u www-data -- ls /var/lib/civitas/dkim /run/civitas-dkim").rc != 0
+
+
+def test_the_distributions_signer_stays_off(host):
+    assert host.run("systemctl is-enabled opendkim.service").stdout == "masked\n"
 
 
 def test_metrics_are_fresh(host):

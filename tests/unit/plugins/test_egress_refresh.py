@@ -28,6 +28,10 @@ def test_addresses_are_found_behind_aliases():
     assert refresh.addresses(answer((28, bytes(15) + b"\1")), ASKED, 28) == ["::1"]
 
 
+def test_texts_are_put_together():
+    assert refresh.texts(answer((16, b"\x02ab\x00\x01c"), (16, b"")), ASKED, refresh.TEXT) == ["abc", ""]
+
+
 def test_a_name_without_addresses_has_none():
     assert refresh.addresses(answer(), ASKED, 1) == []
     assert refresh.addresses(answer(flags=0x8183), ASKED, 1) == []

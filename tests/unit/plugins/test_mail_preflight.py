@@ -9,6 +9,7 @@ from ansible_collections.civitas.hosting.plugins.filter.mail_relay_problems impo
 from ansible_collections.civitas.hosting.plugins.module_utils._mail_preflight import problems
 
 HOST = {"host": "mail.example.org", "user": "registry", "password": "canary"}
+DKIM = {"domain": "example.org", "selector": "registry1-server1"}
 HOOK = {"url": "https://chat.example.org/hooks/canary"}
 GOOD = {
     "smarthost": HOST,
@@ -26,6 +27,7 @@ GOOD = {
     "alert_minutes": 10,
     "alert_messages": 200,
     "webhook": HOOK,
+    "dkim": {},
     "metrics_directory": "/var/lib/civitas/metrics",
 }
 
@@ -38,6 +40,8 @@ GOOD = {
         {"smarthost": {"host": "mail.example.org", "port": 465, "tls": "tls", "ca_file": "/etc/civitas/ca.pem"}},
         {"smarthost": {**HOST, "host": "192.0.2.1", "tls_name": "mail.example.org"}},
         {"smarthost": {**HOST, "password": "canary with spaces: #$"}},
+        {"dkim": DKIM, "allowed_senders": ["records.Example.org", "office@example.org"]},
+        {"dkim": {"domain": "Example.org", "selector": "Mail.2026"}, "allowed_senders": []},
         {"queue_days": "3", "seconds_between_messages": 0},
         {"hostname": "server1.example.org", "sender": "root@example.org"},
     ],
@@ -80,6 +84,18 @@ def test_right_variables(changes):
         ({"root_to": [7]}, "has 7; write addresses"),
         ({"allowed_senders": ["org"]}, "allowed_senders has 'org'"),
         ({"allowed_senders": ["server1.example.org"]}, "which is this host"),
+        ({"dkim": "example.org"}, "mail_relay_dkim is a text; write a mapping"),
+        ({"dkim": {**DKIM, "key": "x"}}, "'key', which means nothing; known are domain"),
+        ({"dkim": {"domain": "example.org"}}, "mail_relay_dkim.selector is ''; write letters"),
+        ({"dkim": {**DKIM, "selector": 2026}}, "selector is 2026; write letters"),
+        ({"dkim": {**DKIM, "selector": "a" * 64}}, "63 at most"),
+        ({"dkim": {**DKIM, "selector": "a/../b"}}, "write letters, digits and hyphens"),
+        ({"dkim": {**DKIM, "selector": "a._domainkey"}}, "write letters, digits and hyphens"),
+        ({"dkim": {"selector": "a"}}, "mail_relay_dkim.domain is ''; write the domain"),
+        ({"dkim": {**DKIM, "domain": "org"}}, "mail_relay_dkim.domain is 'org'"),
+        ({"dkim": DKIM}, "mail_relay_dkim.domain is 'example.org', and office+a@example.net is not in it"),
+        ({"dkim": {**DKIM, "domain": "ample.org"}}, "and registry@example.org is not in it"),
+        ({"dkim": DKIM, "sender": "a@other.org"}, "and a@other.org is not in it"),
         ({"hostname": "server1"}, "write a name with a domain"),
         ({"hostname": "10.0.0.1"}, "write a name with a domain"),
         ({"hostname": "example.org"}, "another mail_relay_hostname, such as server1.example.org"),

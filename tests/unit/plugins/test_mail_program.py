@@ -8,9 +8,11 @@ import time
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _mail_program as program
+from ansible_collections.civitas.hosting.plugins.module_utils import _mail_signing as signing
 from ansible_collections.civitas.hosting.plugins.module_utils._mail_queue import Limits, Mail, Seen
 from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Undelivered
 
+NAME = "first._domainkey.example.org"
 DOCUMENT = {
     "host": "server1",
     "unit": "postfix.service",
@@ -21,6 +23,7 @@ DOCUMENT = {
     "metrics_file": "",
     "settings": {"relayhost": "[mail.example.org]:587", "mynetworks": "127.0.0.0/8, 172.30.128.0/17", "smtp_tls_CAfile": ""},
     "services": ["127.0.0.1:smtp"],
+    "dkim": "",
     "webhook": {"url": "https://chat.example.org/hooks/canary", "format": "generic", "ca_file": ""},
 }
 # As postconf of Postfix 3.7 shows them.
@@ -135,6 +138,65 @@ def test_status(host, capsys):
     shown = capsys.readouterr()
     assert "0 wait; 0 on hold; 1024 MiB left" in shown.out and "1 wait, the oldest for 700 seconds; 1 on hold" in shown.out
     assert "1 mail waits" in shown.err
+
+
+@pytest.fixture
+def signed(host, monkeypatch):
+    """The host signs; what it sees of that is C(host.signing), and what a settled key changes is C(host.settled)."""
+    host.config = host.config._replace(dkim=NAME)
+    host.signing, host.settled = signing.Seen(NAME, "MIIB" * 98, NAME, signing.Answer("published"), 7200.0), []
+
+    def look(_store, wanted, _now, **_more):
+        if isinstance(host.signing, Exception):
+            raise host.signing
+        return host.signing._replace(wanted=wanted)
+
+    monkeypatch.setattr(signing, "look", look)
+    monkeypatch.setattr(signing, "settle", lambda _store, _wanted, answer, _reload: host.settled.append(answer.state))
+    return host
+
+
+def test_signatures_that_nobody_can_verify_are_told_and_their_end_as_well(signed):
+    assert signed.watch() == 0 and signed.sent == [] and "civitas_mail_signing 1\n" in signed.metrics.read_text()
+    good = signed.signing
+    signed.signing = good._replace(answer=signing.Answer("wrong", "because"))
+    assert signed.watch() == 0 == signed.watch()
+    assert [len(lines) for lines in signed.sent] == [1] and "receivers cannot verify" in signed.sent[0][0]
+    text = signed.metrics.read_text()
+    assert "civitas_mail_signature_wrong 1\n" in text and "civitas_mail_problems 1\n" in text
+    assert program.status(signed.config) == 1
+    signed.signing = good
+    signed.watch()
+    assert signed.sent[1:] == [["Mail of this host is signed as it should be."]]
+    # Only the watch lets keys sign.
+    assert signed.settled == ["published", "wrong", "wrong", "published"]
+    signed.signing = good._replace(running=False)
+    signed.watch()
+    signed.signing = good
+    signed.watch()
+    assert [lines[0] for lines in signed.sent[2:]] == [signing.summary(good._replace(running=False)), "Mail leaves this host again."]
+
+
+def test_a_key_that_cannot_be_read_is_told_and_the_queue_is_watched_nevertheless(signed):
+    signed.signing, signed.seen = signing.SigningError("no"), late()
+    assert signed.watch() == 0
+    ((first, second),) = signed.sent
+    assert "1 mail waits" in first and second == "whether mail is signed cannot be told: no"
+    assert "civitas_mail_signing" not in signed.metrics.read_text()
+
+
+def test_the_record_is_shown(signed, capsys):
+    assert program.dkim(signed.config) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("mail is signed with first.") and f'{NAME}. IN TXT "v=DKIM1; k=rsa; p=MIIB' in shown.out
+    for changes in ({"signs": ""}, {"answer": signing.Answer("missing", "none")}, {"answer": signing.Answer("unknown", "silent")}):
+        signed.signing = signed.signing._replace(**{"signs": NAME, **changes})
+        assert program.dkim(signed.config) == 1
+    assert "leaves unsigned" in capsys.readouterr().err and signed.settled == []
+
+
+def test_a_host_that_does_not_sign(host, capsys):
+    assert program.dkim(host.config) == 0 and "mail_relay_dkim" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", json.dumps({**DOCUMENT, "minutes": "canary"}), json.dumps({**DOCUMENT, "webhook": 1})])

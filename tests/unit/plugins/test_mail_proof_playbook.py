@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.civitas.hosting.plugins.plugin_utils import _mail_dkim
 
 from tests.unit import dns_server, mail_servers, mail_zone, pki, tls_servers
 from tests.unit.mail_servers import PASSWORD, USER
@@ -137,11 +138,18 @@ def test_the_module(place: dict[str, Any]) -> None:
         assert secret not in printed and secret not in sent
 
 
-def playbook(place: dict[str, Any], **proofs: dict[str, Any]) -> tuple[int, str]:
-    """The playbook over hosts with the site's mail and their C(civitas_mail_proof); secrets are in the secrets file."""
+def playbook(
+    place: dict[str, Any], signs: dict[str, str] | None = None, keys: Path | None = None, **proofs: dict[str, Any]
+) -> tuple[int, str]:
+    """The playbook over hosts with the site's mail and their C(civitas_mail_proof); secrets are in the secrets file.
+
+    Hosts sign as C(signs) says, and C(keys) is the file with what they have.
+    """
     directory = place["directory"]
     login = {"user": "registry", "password_secret": "nobody_asks_for_it"}
     mail = {**place["smarthost"], **login, "sender": f"registry@{place['names']['domain']}", "to": ["administrators@example.org"]}
+    if signs:
+        mail["dkim"] = signs
     usual = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "civitas_mail": mail}
     hosts = {name: {**usual, "civitas_mail_proof": proof} for name, proof in proofs.items()}
     (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
@@ -151,9 +159,25 @@ def playbook(place: dict[str, Any], **proofs: dict[str, Any]) -> tuple[int, str]
     subprocess.run([vault, "encrypt", "--vault-password-file", "password", "secrets.yml"], cwd=directory, check=True, capture_output=True)
     done = ansible(
         place, "-i", "hosts.yml", "--vault-password-file", "password", "civitas.hosting.mail_proof", "-vvv",
+        *(("-e", f"__civitas_mail_keys={keys}") if keys else ()),
         ANSIBLE_DISPLAY_ARGS_TO_STDOUT="1",
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
+
+
+def test_the_keys_of_hosts_that_sign_are_judged(place: dict[str, Any]) -> None:
+    names = place["names"]
+    proof = {"addresses": names["addresses"], "nameservers": names["nameservers"], "fail_on": ["error"]}
+    public = _mail_dkim.record_of(pki.rsa_key().public_key()).rpartition("p=")[2]
+    other = _mail_dkim.record_of(pki.rsa_key(which=1).public_key()).rpartition("p=")[2]
+    keys = place["directory"] / "state.json"
+    for key, status, told in ((public, 0, "Good."), (other, 2, "ERROR dkim.match (mail2026._domainkey.example.org)")):
+        keys.write_text(json.dumps({"keys": [{"domain": "example.org", "selector": mail_zone.SELECTOR, "public_key": key}]}))
+        found, printed = playbook(place, signs={"domain": "example.org", "selector": "mail2026"}, keys=keys, one=proof)
+        assert (found, told in printed) == (status, True), printed
+    keys.unlink()
+    found, printed = playbook(place, signs={"domain": "example.org", "selector": "mail2026"}, keys=keys, one=proof)
+    assert found != 0 and "file not found" in printed.lower(), printed
 
 
 def test_the_playbook(place: dict[str, Any]) -> None:

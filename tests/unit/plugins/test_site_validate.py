@@ -700,14 +700,17 @@ def test_the_way_of_mail_is_judged_with_the_secrets_that_others_gave(site):
         assert told in " ".join(run.output.split()), (told, run.output)
     assert "mail_relay_" not in run.output.split("The inventory has")[1].replace("mail_relay_hostname", "")
     mail = {"host": "mail.example.org", "sender": "registry@example.org", "to": ["administrators@example.org"], "user": "registry"}
-    own["civitas_mail"] = {**mail, "password_secret": "mail_password", "port": 2525}
+    own["civitas_mail"] = {**mail, "password_secret": "mail_password", "dkim": {"domain": "example.net", "selector": "mail2026"}}
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert "domain is 'example.net', and registry@example.org is not in it" in " ".join(run.output.split()), run.output
+    own["civitas_mail"].update(port=2525, dkim={"domain": "example.org", "selector": "mail2026"})
     secrets.write_bytes(vault.encrypt(given))
     run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
     assert run.returncode == 0, run.output
     assert CANARY not in run.output
     # What the roles get.
     names = ["mail_relay_smarthost", "mail_relay_listen_addresses", "mail_relay_client_networks", "mail_relay_root_to"]
-    names += ["mail_relay_webhook", "access_announce_smtp", "__civitas_host_roles"]
+    names += ["mail_relay_dkim", "firewall_resolvable", "mail_relay_webhook", "access_announce_smtp", "__civitas_host_roles"]
     written = f"{{{{ [{', '.join(names)}, lookup('civitas.hosting.declarations', 'mail_relay', kind='destinations')] | to_json }}}}"
     task = {"ansible.builtin.copy": {"content": written, "dest": str(site.root / "written"), "mode": "0600"}, "delegate_to": "localhost"}
     files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml")]
@@ -719,12 +722,13 @@ def test_the_way_of_mail_is_judged_with_the_secrets_that_others_gave(site):
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads((site.root / "written").read_text())
 
-    smarthost, listen, clients, root_to, webhook, announce, roles, destinations = roles_get(own)
+    smarthost, listen, clients, root_to, signs, names, webhook, announce, roles, destinations = roles_get(own)
     assert smarthost == {"host": "mail.example.org", "user": "registry", "port": 2525, "password": f"{CANARY}-password"}
     assert (listen, clients) == (["172.30.0.1"], ["172.30.128.0/17"])
     assert root_to == announce["to"] == mail["to"] and (announce["host"], announce["tls"]) == ("127.0.0.1", "none")
     assert webhook == {"url": f"https://chat.example.org/{CANARY}-hook", "format": "slack"}
     assert "mail_relay" in roles
+    assert signs == {"domain": "example.org", "selector": "mail2026-records"} and "_domainkey.example.org" in names
     assert {(host, port) for item in destinations for host in item["hosts"] for port in item["ports"]} == {
         ("mail.example.org", 2525),
         ("chat.example.org", 443),
