@@ -25,8 +25,8 @@ def test_one_that_is_not_there():
         host_program.modules(["_missing"])
 
 
-@pytest.mark.parametrize(("program", "argument"), [("_login_program", "--help"), ("_certificate_program", "--help")])
-def test_the_files_are_enough(tmp_path, program, argument):
+@pytest.mark.parametrize("program", ["_backup_program", "_certificate_program", "_login_program", "_store_program"])
+def test_the_files_are_enough(tmp_path, program):
     (files,) = host_program.LookupModule().run([program])
     for file in files:
         path = tmp_path / file["dest"]
@@ -36,6 +36,6 @@ def test_the_files_are_enough(tmp_path, program, argument):
         else:
             path.write_text(file["content"])
     code = f"import sys; sys.path.insert(0, {str(tmp_path / host_program.LIBRARY)!r}); from {host_program.PACKAGE}.{program} import main"
-    code += f"; main([{argument!r}])"
+    code += "; main(['--help'])"
     done = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "usage: civitas-" in done.stdout, done.stderr
