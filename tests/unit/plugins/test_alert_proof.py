@@ -23,7 +23,11 @@ from tests.unit.plugins.test_declarations import ROOT, items
 from tools import bed, judges
 
 # What roles need beside their defaults to declare all that they can.
-VARIABLES: dict[str, Any] = {"certificates_internal": [{"name": "edge"}]}
+VARIABLES: dict[str, Any] = {
+    "certificates_internal": [{"name": "edge"}],
+    "logs_receive": True,
+    "logs_receiver": {"name": "watch-1", "address": "192.0.2.10", "tls_name": "watch-1.internal"},
+}
 # One of each kind, whatever roles declare.
 KINDS: list[dict[str, Any]] = [
     {"name": "KindAbove", "severity": "warning", "metric": "civitas_a", "above": 0.5, "for": "10m", "unit": "ratio",

@@ -29,6 +29,7 @@ OPTIONS = {
     "firewall": {},
     "monitoring": {},
     "monitoring_agent": {},
+    "logs": {},
     "bastion": {"bastion_sessions": {"type": "int"}},
     "docker": {
         "docker_source": {"type": "str"},
@@ -837,6 +838,7 @@ def test_a_site_that_is_watched(site):
         "monitoring_rules, monitoring_probes, monitoring_heartbeat_url, monitoring_page_users, monitoring_page_name, certificates_internal"
     )
     found = "lookup('civitas.hosting.declarations', __civitas_host_roles, kind='destinations')"
+    names += ", logs_receiver, logs_receive, logs_senders, firewall_peers"
     written = f"{{{{ [{names}, {found}, __civitas_host_roles] | to_json }}}}"
     task = {"ansible.builtin.copy": {"content": written, "dest": f"{site.root}/written-{{{{ inventory_hostname }}}}", "mode": "0600"}}
     files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml")]
@@ -863,15 +865,26 @@ def test_a_site_that_is_watched(site):
     assert heartbeat.endswith(CANARY) and page == "monitoring.records.example.org"
     assert [user["name"] for user in users] == ["anna"] and len(users[0]["password"]) >= 20
     # The page has a certificate of its own, and the site's is on its server only.
-    assert {item["name"] for item in got["watch-1"][10]} == {"monitoring-client", "monitoring-page", "monitoring"}
-    assert "edge" in {item["name"] for item in got["records"][10]} and got["gate"][10] == []
-    reached = {(item["name"], tuple(item.get("hosts", ()))) for item in got["watch-1"][11]}
+    assert {item["name"] for item in got["watch-1"][10]} == {"monitoring-client", "monitoring-page", "monitoring", "logs"}
+    assert "edge" in {item["name"] for item in got["records"][10]} and [item["name"] for item in got["gate"][10]] == ["logs"]
+    # Who watches gets the evidence of all others, and keeps its own.
+    for name in ("records", "gate"):
+        assert got[name][11:15] == [{"name": "watch-1", "address": "192.0.2.3", "tls_name": "watch-1.internal"}, False, [], []]
+        assert ("evidence", ["192.0.2.3"], [9997]) in [(one["name"], one.get("hosts"), one.get("ports")) for one in got[name][15]]
+    receiver, receives, senders, peers = got["watch-1"][11:15]
+    assert (receiver, receives, sorted(peers)) == ({}, True, ["192.0.2.1", "192.0.2.2"])
+    assert {sender["name"]: sender["tls_name"] for sender in senders} == {"records": "records.internal", "gate": "gate.internal"}
+    assert {rule["text"] for rule in rules["records"] if rule["name"] == "EvidenceWaiting"} == {
+        "The evidence of logins on {host} has waited for {value} to be brought to safety on watch-1."
+    }
+    assert {name for name, of in rules.items() if "EvidenceSilent" in {rule["name"] for rule in of}} == {"watch-1"}
+    reached = {(item["name"], tuple(item.get("hosts", ()))) for item in got["watch-1"][15]}
     assert {
         ("targets", ("192.0.2.1", "127.0.0.1")),
         ("pings", ("192.0.2.2", "198.51.100.7")),
         ("heartbeat", ("outside.example.org",)),
     } <= reached
-    assert "monitoring" not in got["records"][12] and "certificates" in got["gate"][12]
+    assert "monitoring" not in got["records"][16] and "certificates" in got["gate"][16]
 
 
 def test_exceptions_of_the_way_in_need_a_waiver(site):
