@@ -141,7 +141,7 @@ CONFIGURATION = (
     *("etc/needrestart/conf.d/*", "etc/logrotate.conf", "etc/logrotate.d/*", "etc/rsyslog.d/*.conf", "etc/sudoers.d/civitas-*"),
     *("etc/audit/rules.d/*civitas*", "etc/at.allow", "etc/cron.allow", "etc/aide/aide.conf", "etc/pam.d/sshd"),
     *("etc/ssh/sshd_config", "etc/ssh/sshd_config.d/*.conf", "usr/share/pam-configs/civitas-*"),
-    *("etc/civitas/*.json", "etc/civitas/*.yml", "etc/civitas/*.sql", "etc/civitas/egress/*", "etc/civitas/*.nft"),
+    *("etc/civitas/*.json", "etc/civitas/*.conf", "etc/civitas/*.yml", "etc/civitas/*.sql", "etc/civitas/egress/*", "etc/civitas/*.nft"),
     *("etc/docker/daemon.json", "etc/nginx/nginx.conf", "etc/nginx/civitas/*.conf", "etc/nginx/sites-enabled/*"),
     *("etc/postgresql/*/*/conf.d/*.conf", "etc/postgresql/*/*/pg_hba.conf", "etc/postgresql/*/*/postgresql.conf"),
     *("etc/postfix/main.cf", "etc/postfix/master.cf", "etc/postfix/senders", "etc/postfix/recipients", "etc/postfix/re*"),
