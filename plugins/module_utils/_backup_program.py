@@ -19,6 +19,7 @@ import typing as t
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_format as form
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_verify as verify
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_command import Command
+from ansible_collections.civitas.hosting.plugins.module_utils._backup_pipe import PipeError, check_recipients
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_postgres import Postgres
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_run import Config, Run, RunError, lock
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Store
@@ -51,6 +52,7 @@ def main(arguments: t.Sequence[str]) -> int:
     parser.add_argument("--config", default=CONFIG, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="make a set and bring it to the store; a timer runs it")
+    commands.add_parser("check", help="whether the configuration can be used")
     commands.add_parser("status", help="what the last runs came to; exit status 1 when something is wrong")
     sets = commands.add_parser("list", help="sets in a directory, and whether one is missing")
     check = commands.add_parser("verify", help="prove a set; with a private key also that it can be read")
@@ -70,10 +72,13 @@ def main(arguments: t.Sequence[str]) -> int:
     try:
         if options.command == "run":
             return run(read_config(options.config))
+        if options.command == "check":
+            check_recipients(read_config(options.config).recipients)
+            return 0
         if options.command == "status":
             return status(read_config(options.config))
         return {"list": _list, "verify": _verify, "extract": _extract}[options.command](options)
-    except (ConfigError, RunError, verify.VerifyError, OSError) as error:
+    except (ConfigError, PipeError, RunError, verify.VerifyError, OSError) as error:
         _say(3, f"civitas-backup: {error}")
         return 1
 

@@ -57,7 +57,7 @@ def test_sets_come_and_are_whole(site: Site, tmp_path: Path) -> None:
     assert list((site.base / "var/outgoing").iterdir()) == []
     figures = (site.base / "backup.prom").read_text()
     assert "civitas_backup_failed 0\n" in figures and "civitas_backup_running 0\n" in figures and "civitas_backup_files 3\n" in figures
-    assert 'civitas_store_sets{backup_host="records1"} 2\n' in (site.base / "store.prom").read_text()
+    assert 'civitas_store_sets{sender="records1"} 2\n' in (site.base / "store.prom").read_text()
     assert site.backup("status").returncode == 0
     report = json.loads(site.store_program("status", "--json").stdout)
     assert [one["good"] for one in report["hosts"]["records1"]["sets"]] == [True, True]

@@ -10,8 +10,15 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_po
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import render
 
 QUIET = {
-    **{"connections": 9, "connections_allowed": 97, "archiving": False, "archive_failing": False, "archive_waiting": 0},
-    **{"replicas": [], "behind": None, "slots": [], "transactions": 2**30},
+    "connections": 9,
+    "connections_allowed": 97,
+    "archiving": False,
+    "archive_failing": False,
+    "archive_waiting": 0,
+    "replicas": [],
+    "behind": None,
+    "slots": [],
+    "transactions": 2**30,
 }
 
 

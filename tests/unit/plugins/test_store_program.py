@@ -76,7 +76,7 @@ def test_what_it_says_and_measures(tmp_path: Path, capsys: pytest.CaptureFixture
     def figures() -> dict[str, float]:
         lines = (pair.base / "store.prom").read_text().splitlines()
         return {
-            name.replace('{backup_host="records1"}', ""): float(value)
+            name.replace('{sender="records1"}', ""): float(value)
             for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")
         }
 
@@ -113,4 +113,4 @@ def test_an_old_set_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     pair.keep(time.time() - 30 * 3600)
     assert program.main(["--config", file, "status"]) == 1
     assert "records1: the newest good set is 30 hours old" in capsys.readouterr().err
-    assert 'civitas_store_newest_missing{backup_host="records1"} 1\n' in (pair.base / "store.prom").read_text()
+    assert 'civitas_store_newest_missing{sender="records1"} 1\n' in (pair.base / "store.prom").read_text()
