@@ -64,7 +64,8 @@ def read(directory: str = DIRECTORY) -> t.Tuple[Samples, t.List[str]]:
     for name in names:
         path = os.path.join(directory, name)
         try:
-            with open(path, encoding="utf-8") as file:
+            # As others write them: a label may hold any other end of a line.
+            with open(path, encoding="utf-8", newline="\n") as file:
                 for metric, series in parse(file.read()).items():
                     samples.setdefault(metric, []).extend(series)
         except OSError as error:

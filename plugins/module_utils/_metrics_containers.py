@@ -17,7 +17,7 @@ import typing as t
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, sample
 
 TITLES = {
-    "civitas_container_running": "1 when all containers of the service run. Jobs that ended well do not count.",
+    "civitas_container_running": "1 when all containers of the service run, and the engine answers. Jobs that ended well do not count.",
     "civitas_container_healthy": "0 when one of them is unhealthy; absent without a health check and while it starts.",
     "civitas_container_log_bounded": "0 when the log of one of them can grow without end.",
     "civitas_container_restarts": "How often the engine had to start them again within the last hour.",
@@ -143,6 +143,12 @@ def containers(
         yield sample("civitas_container_restarts", restarts, **labels)
     state.clear()
     state.update(counts)
+
+
+def unseen(expected: t.Iterable[t.Tuple[str, str]]) -> t.Iterator[Sample]:
+    """When the engine cannot be asked: what must run and cannot be seen counts as not running, as an engine that hangs serves nobody."""
+    for project, service in sorted(set(expected)):
+        yield sample("civitas_container_running", 0, project=project, service=service)
 
 
 def _history(before: t.List[t.List[float]], count: int, now: float) -> t.List[t.List[float]]:

@@ -36,6 +36,9 @@ _DATA = ("btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "ntfs3", "over
 # Below these are the kernel's own, and those of single sessions and containers.
 _PASSED_OVER = ("/dev", "/proc", "/run", "/sys", "/var/lib/containers", "/var/lib/docker", "/var/lib/kubelet")
 _SEPARATE = ("/run", "/var/lib/containers", "/var/lib/docker")
+# How long no time server needs to answer, in seconds: by itself chrony asks once in 17 minutes, but may be told to ask less often.
+# An outage is an interval as well.
+_CLOCK_PATIENCE, _CLOCK_LONGEST = 3600.0, 86400.0
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -53,18 +56,20 @@ class Mount(t.NamedTuple):
     options: t.FrozenSet[str]
 
 
-def parse_mounts(mountinfo: str) -> t.List[Mount]:
-    """Raises MeasureError."""
-    found = []
-    for line in mountinfo.splitlines():
+def parse_mounts(mountinfo: str) -> t.Tuple[t.List[Mount], t.List[str]]:
+    """The mounts, and what is wrong with lines that are none."""
+    found, faults = [], []
+    # Whoever may mount something names it as he likes; the kernel masks no other ends of lines.
+    for line in filter(None, mountinfo.split("\n")):
         left, _dash, right = line.partition(" - ")
         try:
             _id, _parent, device, root, point = left.split(" ")[:5]
             kind, _source, options = right.split(" ")[:3]
         except ValueError:
-            raise MeasureError(f"/proc/self/mountinfo has a line that is none: {line[:100]}") from None
+            faults.append(f"/proc/self/mountinfo has a line that is none: {line[:100]!r}")
+            continue
         found.append(Mount(device, _plain(root), _plain(point), kind, frozenset(options.split(","))))
-    return found
+    return found, faults
 
 
 def _plain(path: str) -> str:
@@ -90,7 +95,7 @@ def _rank(mount: Mount) -> t.Tuple[bool, int, str]:
 
 
 def read_only_by_choice(fstab: str) -> t.Set[str]:
-    lines = [line.split() for line in fstab.splitlines() if not line.lstrip().startswith("#")]
+    lines = [line.split() for line in fstab.split("\n") if not line.lstrip().startswith("#")]
     return {_plain(words[1]) for words in lines if len(words) > 3 and "ro" in words[3].split(",")}
 
 
@@ -102,12 +107,11 @@ def mounts(
     is_directory: t.Callable[[str], bool] = os.path.isdir,
 ) -> t.Iterator[Sample]:
     """Raises MeasureError after all else, when a mount could not be measured."""
-    everything = parse_mounts(mountinfo)
+    everything, faults = parse_mounts(mountinfo)
     present = {mount.point for mount in everything if mount.kind != "autofs"}
     for path in expected:
         yield sample("civitas_expected_mount", path in present, mountpoint=path)
     by_choice = read_only_by_choice(fstab)
-    faults = []
     for mount in data_mounts(everything, is_directory):
         labels = {"mountpoint": mount.point}
         try:
@@ -153,31 +157,36 @@ def processors(stat: str, loadavg: str, state: t.Dict[str, t.Any]) -> t.Iterator
     yield sample("civitas_load_per_cpu", float(loadavg.split()[1]) / count)
     idle, everything = total[3] + total[4], sum(total)
     before_idle, before = state.get("idle", idle), state.get("everything", everything)
-    # Both go down at a boot; the time waiting for disks may go down by itself.
-    if everything > before and idle >= before_idle:
-        yield sample("civitas_cpu_busy_ratio", min(1.0, max(0.0, 1 - (idle - before_idle) / (everything - before))))
+    # All of it begins anew at a boot. The time waiting for disks may go down by itself, most of all while nothing is idle.
+    if everything > before:
+        yield sample("civitas_cpu_busy_ratio", max(0.0, 1 - max(0, idle - before_idle) / (everything - before)))
     state.update(idle=idle, everything=everything)
 
 
-def clock(tracking: str, kernel_follows: bool) -> t.Iterator[Sample]:
+def clock(tracking: str, kernel_follows: bool, now: float) -> t.Iterator[Sample]:
     """What chrony says; where it does not run, as in a container, what the kernel knows of the host's clock.
 
     Args:
         tracking: the output of C(chronyc -c tracking), empty when there was no answer.
+
+    Raises:
+        ValueError: the answer is of another kind.
     """
     fields = tracking.strip().split(",")
     if len(fields) < 14:
         yield sample("civitas_clock_synchronised", kernel_follows)
         return
-    follows = fields[13] != "Not synchronised"
-    yield sample("civitas_clock_synchronised", follows)
-    if follows:
+    told = fields[13] != "Not synchronised"
+    # chrony says so for ever of the last source it had. When it heard from one, and how long before that from the one before:
+    heard, interval = float(fields[3]), float(fields[12])
+    yield sample("civitas_clock_synchronised", told and now - heard <= min(_CLOCK_LONGEST, max(_CLOCK_PATIENCE, 4 * interval)))
+    if told:
         yield sample("civitas_clock_offset_seconds", abs(float(fields[4])))
 
 
 def failed_units(listed: str) -> t.Iterator[Sample]:
     """C(systemctl list-units --state=failed --plain --no-legend)."""
-    names = {line.split()[0] for line in listed.splitlines() if line.strip()}
+    names = {line.split()[0] for line in listed.split("\n") if line.strip()}
     yield sample("civitas_units_failed", len(names))
     for name in sorted(names):
         yield sample("civitas_unit_failed", 1, unit=name)

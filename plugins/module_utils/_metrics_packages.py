@@ -19,7 +19,7 @@ TITLES = {
     "civitas_reboot_required_time_seconds": "Since when a reboot is due; absent when none is.",
     "civitas_updates_security_pending": "Packages that wait for a security update.",
     "civitas_updates_security_time_seconds": "Since when the one waits that has waited longest; absent when none does.",
-    "civitas_package_lists_time_seconds": "When the host last asked which packages there are.",
+    "civitas_package_lists_time_seconds": "When the host last fetched all lists of packages.",
     "civitas_support_ends_time_seconds": "Until when a component gets security updates.",
 }
 # Such as: Inst libc6 [2.36-9] (2.36-9+deb12u4 Debian:12.5/stable, Debian-Security:12/stable-security [amd64])
@@ -43,7 +43,7 @@ def updates(packages: t.Iterable[str], state: t.Dict[str, t.Any], now: float, li
     """C(state) keeps since when each package waits. An update that is overtaken by the next one has waited nevertheless.
 
     Args:
-        lists: when the lists of packages were last fetched; V(None) when that is not known.
+        lists: when all lists of packages were last fetched; V(None) when that is not known.
     """
     waiting = {name: min(now, state.get(name, now)) for name in packages}
     state.clear()

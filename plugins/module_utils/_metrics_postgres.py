@@ -30,7 +30,8 @@ PREFIX = ".s.PGSQL."
 ITSELF = "this server"
 # Without a session of PAM, which would be a line in the journal every minute.
 _AS_POSTGRES = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
-# One row, so that all of it is of one moment. What began a base backup is no replica.
+# One row, so that all of it is of one moment. What began a base backup is no replica. A replica that gets files alone has replayed all
+# there are when it waits for the next one: how old the last transaction is says nothing then, as the primary may be quiet.
 QUERY = """
 SELECT json_build_object(
   'connections', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
@@ -45,6 +46,8 @@ SELECT json_build_object(
     FROM pg_stat_replication WHERE state IN ('streaming', 'catchup') AND replay_lsn IS NOT NULL),
   'behind', CASE WHEN NOT pg_is_in_recovery() THEN NULL
     WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
+    WHEN current_setting('primary_conninfo') = '' AND EXISTS (
+      SELECT FROM pg_stat_activity WHERE backend_type = 'startup' AND wait_event = 'RecoveryRetrieveRetryInterval') THEN 0
     ELSE extract(epoch FROM now() - pg_last_xact_replay_timestamp()) END,
   'slots', (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'bytes', pg_wal_lsn_diff(here.lsn, restart_lsn))), '[]')
     FROM pg_replication_slots WHERE NOT active AND restart_lsn IS NOT NULL),

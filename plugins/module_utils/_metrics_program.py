@@ -12,6 +12,7 @@ It runs every minute on the smallest hosts, so whatever is slow is asked once an
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import glob
 import json
@@ -34,7 +35,11 @@ CONFIG = "/etc/civitas/metrics.json"
 # What one measurement leaves for the next. Not on /run: what a reboot forgets would begin to wait anew.
 STATE = "/var/lib/civitas/metrics.json"
 FILE = "host.prom"
+# Room in its file beyond what is needed, so that a disk that filled up meanwhile can be told of: what a file has, it keeps.
+BLOCK, SPARE = 4096, 2048
 CANARY = "/var/log/civitas/canary.log"
+# The first is touched when all lists of packages were fetched, by order of the second, which the role base writes.
+LISTS, LISTS_ORDER = "/var/lib/apt/periodic/civitas-lists-complete", "/etc/apt/apt.conf.d/90civitas"
 HOUR = 3600.0
 TITLES = {
     "civitas_collected_time_seconds": "When this host was measured.",
@@ -134,9 +139,30 @@ def collect(config: Config, topics: t.Mapping[str, Topic], state_file: str = STA
         found.append(sample("civitas_collect_failed", bool(fault), topic=name))
     found.append(sample("civitas_collect_seconds", round(time.monotonic() - begin, 3)))
     found.append(sample("civitas_collected_time_seconds", int(time.time())))
-    # Everybody may read it: who serves it is not root.
-    write_text(os.path.join(config.directory, FILE), render(found, TITLES))
+    _publish(os.path.join(config.directory, FILE), render(found, TITLES))
     write_json(state_file, {name: state[name] for name in topics}, 0o600)
+
+
+def _publish(path: str, text: str) -> None:
+    """Put the result where readers find it, also on a full disk as long as its file has room. Raises OSError."""
+    size = -(-(len(text.encode()) + SPARE) // BLOCK) * BLOCK
+    try:
+        # Everybody may read it: who serves it is not root.
+        write_text(path, _filled(text, size))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # A reader may see half of it, which is as good as none until a minute later.
+        with open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW), "wb", buffering=0) as file:
+            room = os.fstat(file.fileno()).st_size
+            if len(text.encode()) + 2 > room:
+                raise
+            file.write(_filled(text, room).encode())
+
+
+def _filled(text: str, size: int) -> str:
+    """A text with a comment at its end, of that size in bytes."""
+    return f"{text}#{' ' * (size - len(text.encode()) - 2)}\n"
 
 
 def _measured(topic: t.Callable[[], t.Iterator[Sample]], seconds: float, found: t.List[Sample]) -> str:
@@ -200,7 +226,7 @@ def _clock(config: Config, state: State, now: float) -> t.Iterator[Sample]:
         tracking = _run("chronyc", "-c", "tracking")
     except (FileNotFoundError, host.MeasureError):
         tracking = ""
-    return host.clock(tracking, bool(tracking) or _kernel_follows())
+    return host.clock(tracking, bool(tracking) or _kernel_follows(), now)
 
 
 def _kernel_follows() -> bool:
@@ -236,14 +262,16 @@ def _reboot(config: Config, state: State, now: float) -> t.Iterator[Sample]:
 
 
 def _updates(config: Config, state: State, now: float) -> t.Iterator[Sample]:
-    lists = _modified("/var/lib/apt/lists/partial")
-    asked = [_modified("/var/lib/dpkg/status"), lists]
+    # apt touches that directory whenever it asks, also when nobody answers.
+    asked = [_modified("/var/lib/dpkg/status"), _modified("/var/lib/apt/lists/partial")]
     # It takes a second, so it is asked again after an hour, or when packages or lists have changed.
     if not (state.get("asked") == asked and 0 <= now - state["time"] < HOUR):
         simulated = _run("apt-get", "-s", "-qq", "-o", "Debug::NoLocking=true", "--ignore-hold", "dist-upgrade")
         state.update(asked=asked, time=now, packages=packages.security_updates(simulated))
     since = state.setdefault("since", {})
-    return packages.updates(state["packages"], since, now, lists)
+    # Where they were never fetched, it counts from when that was first noted.
+    complete = [time for time in map(_modified, (LISTS, LISTS_ORDER)) if time is not None]
+    return packages.updates(state["packages"], since, now, complete[0] if complete else None)
 
 
 def _modified(path: str) -> t.Optional[float]:
@@ -269,9 +297,13 @@ def _support(config: Config, state: State, now: float) -> t.Iterator[Sample]:
 
 def _containers(config: Config, state: State, now: float) -> t.Iterator[Sample]:
     if not config.containers and not os.path.exists(engine.SOCKET):
-        return iter(())
-    found = [one for one in map(engine.parse, engine.ask()) if one is not None]
-    return engine.containers(found, config.containers, state.setdefault("restarts", {}), now)
+        return
+    try:
+        found = [one for one in map(engine.parse, engine.ask(engine.SOCKET)) if one is not None]
+    except Exception:
+        yield from engine.unseen(config.containers)
+        raise
+    yield from engine.containers(found, config.containers, state.setdefault("restarts", {}), now)
 
 
 def _databases(config: Config, state: State, now: float) -> t.Iterator[Sample]:
@@ -298,6 +330,22 @@ def _people(config: Config, state: State, now: float) -> t.Iterator[Sample]:
     return access.second_factors(settings, present, time.strftime("%Y-%m-%d", time.gmtime(now)))
 
 
+def _announcements(config: Config, state: State, now: float) -> t.Iterator[Sample]:
+    # Slow to import where nobody is told of logins.
+    from ansible_collections.civitas.hosting.plugins.module_utils import _login_spool
+
+    queues: t.Dict[str, t.List[t.Tuple[str, float]]] = {}
+    for base in _login_spool.BASES:
+        for queue in access.QUEUES:
+            with contextlib.suppress(FileNotFoundError), os.scandir(f"{base}/{queue}") as entries:
+                files = queues.setdefault(queue, [])
+                for entry in entries:
+                    # One that is delivered meanwhile waits no more.
+                    with contextlib.suppress(FileNotFoundError):
+                        files.append((entry.name, entry.stat().st_mtime))
+    return access.announcements(queues)
+
+
 # In the order of the file; each is measured whatever becomes of the others.
 TOPICS: t.Dict[str, Topic] = {
     "mounts": _mounts,
@@ -312,13 +360,14 @@ TOPICS: t.Dict[str, Topic] = {
     "containers": _containers,
     "databases": _databases,
     "people": _people,
+    "announcements": _announcements,
 }
 
 
 def _read(path: str, missing: t.Optional[str] = None) -> str:
     """The text of a file; C(missing), if given, for one that is not there. Raises OSError."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             return file.read()
     except FileNotFoundError:
         if missing is None:

@@ -25,7 +25,12 @@ class Sample(t.NamedTuple):
 
 
 def sample(metric: str, value: float, **labels: str) -> Sample:
-    return Sample(metric, tuple(sorted(labels.items())), float(value))
+    """One with labels as they can be written in a line: anybody may name a mount or a container."""
+    return Sample(metric, tuple(sorted((name, _printable(text)) for name, text in labels.items())), float(value))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def render(samples: t.Iterable[Sample], titles: t.Mapping[str, str]) -> str:

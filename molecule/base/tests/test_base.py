@@ -136,6 +136,18 @@ def test_package_is_not_held(name):
     assert not any(re.match(pattern, name) for pattern in DEFAULTS["base_upgrade_hold"])
 
 
+def test_lists_of_packages_count_when_all_of_them_came(host):
+    stamp, refused = "/var/lib/apt/periodic/civitas-lists-complete", "/etc/apt/sources.list.d/refused.list"
+    host.check_output(f"apt-get update -qq && touch -d @1000000000 {stamp} && echo 'deb [trusted=yes] http://127.0.0.1:1/x ./' > {refused}")
+    try:
+        host.run("apt-get update -qq")
+        assert host.check_output(f"stat -c %Y {stamp}") == "1000000000"
+    finally:
+        host.check_output(f"rm {refused}")
+    host.check_output("apt-get update -qq")
+    assert int(host.check_output(f"stat -c %Y {stamp}")) > 1_700_000_000
+
+
 def test_upgrades_run_in_their_window(host):
     for timer in ("apt-daily.timer", "apt-daily-upgrade.timer"):
         assert host.service(timer).is_enabled

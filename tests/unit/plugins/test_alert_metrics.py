@@ -76,5 +76,11 @@ def test_files_are_read_together_and_a_damaged_one_is_named(tmp_path: Path) -> N
     assert [fault.partition(": ")[0].rpartition("/")[2] for fault in faults] == ["c.prom", "d.prom", "e.prom"]
 
 
+def test_a_label_may_hold_other_ends_of_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.prom").write_bytes('m{x="a\rb"} 1\nm{x="\x0b\x85\u2028"} 2\r\nn 3\n'.encode())
+    samples = {"m": [((("x", "a\rb"),), 1.0), ((("x", "\x0b\x85\u2028"),), 2.0)], "n": [((), 3.0)]}
+    assert metrics.read(str(tmp_path)) == (samples, [])
+
+
 def test_without_a_directory_there_is_nothing(tmp_path: Path) -> None:
     assert metrics.read(str(tmp_path / "x")) == ({}, [f"{tmp_path}/x: No such file or directory"])

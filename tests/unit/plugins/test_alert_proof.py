@@ -246,6 +246,73 @@ def test_the_story_finds_a_host_that_is_wrong(rule: Rule, monkeypatch: pytest.Mo
     assert said_by_the_host(rule)
 
 
+# --- a disk over three days -------------------------------------------------------------------------------------------------------------
+
+# Minutes between two looks; a day; and how the disk fills, by minute.
+LOOK, DAY = 5, 1440
+
+
+def nightly(base: float, dump: float, hours: float, removed: float) -> list[float]:
+    """A dump that begins at 2 o'clock, takes so many hours and is removed at that hour; and a little that stays."""
+    hour = [minute % DAY / 60 for minute in range(0, 3 * DAY, LOOK)]
+    return [base + index * 3e-6 + (dump * min(1, (at - 2) / hours) if 2 <= at < removed else 0) for index, at in enumerate(hour)]
+
+
+def growing(base: float, hours: float) -> list[float]:
+    """Full so many hours after the first day."""
+    return [base + (1 - base) * min(1, max(0, minute - DAY) / 60 / hours) for minute in range(0, 3 * DAY, LOOK)]
+
+
+# Whether it rings, and how full the disk may be then at most.
+FILLING: dict[str, tuple[list[float], float]] = {
+    "a tenth for four hours": (nightly(0.4, 0.1, 1, 6), 0),
+    "on a fuller disk": (nightly(0.58, 0.1, 1, 6), 0),
+    "slowly": (nightly(0.5, 0.1, 3, 8), 0),
+    "a fifth": (nightly(0.4, 0.2, 2, 7), 0),
+    "a day": (growing(0.3, 24), 0.65),
+    "twenty hours": (growing(0.2, 20), 0.65),
+    "ten days": (growing(0.4, 240), 0),
+}
+
+
+def tomorrow() -> Rule:
+    return next(rule for rule in rules() if rule.name == "DiskFullTomorrow")
+
+
+@pytest.mark.parametrize("name", FILLING)
+def test_the_host_tells_growth_from_a_nightly_dump(name: str) -> None:
+    rule = tomorrow()
+    values, latest = FILLING[name]
+    memory = _alert_evaluate.Memory({}, {})
+    rings = []
+    for index, value in enumerate(values):
+        samples: _alert_metrics.Samples = {rule.metric: [((("mountpoint", "/"),), value)]}
+        alerts, memory = _alert_evaluate.evaluate([rule], samples, memory, HOST, 1.8e9 + index * LOOK * MINUTE)
+        rings += [value] if alerts else []
+    assert bool(rings) == bool(latest) and rings[:1] <= [latest]
+
+
+@pytest.mark.parametrize("distribution", judges.PROMTOOLS)
+def test_prometheus_tells_growth_from_a_nightly_dump(distribution: str) -> None:
+    rule = tomorrow()
+    tests = []
+    for values, latest in FILLING.values():
+        series = [{"series": f'{rule.metric}{{host="{HOST}",mountpoint="/"}}', "values": " ".join(map(repr, values))}]
+        # Where it may ring at the latest; where it may not, all hours are looked at.
+        due = next((index for index, value in enumerate(values) if value > latest), 0)
+        looks = [due] if latest else range(0, len(values), 60 // LOOK)
+        expected = {"exp_labels": {"host": HOST, "mountpoint": "/", "severity": rule.severity}} if latest else {}
+        checks = []
+        for index in looks:
+            found = {**expected, "exp_annotations": shown(rule, Story({"mountpoint": "/"}, list(values), {}), index)["exp_annotations"]}
+            checks.append({"eval_time": f"{index * LOOK}m", "alertname": rule.name, "exp_alerts": [found] if latest else []})
+        tests.append({"interval": f"{LOOK}m", "input_series": series, "alert_rule_test": checks})
+    document = {"rule_files": ["rules.yml"], "evaluation_interval": f"{LOOK}m", "tests": tests}
+    # With all of the role, as it says which of them are quiet meanwhile.
+    rendered = _alert_promql.render({HOST: [item for item in declared() if item["role"] == rule.role]})
+    assert judged(distribution, {"rules.yml": yaml.safe_dump(rendered), "tests.yml": yaml.safe_dump(document)}) == ""
+
+
 # --- all of it --------------------------------------------------------------------------------------------------------------------------
 
 

@@ -59,7 +59,7 @@ def values(samples):
 
 
 def points(text, is_directory=lambda path: True):
-    return [mount.point for mount in host.data_mounts(host.parse_mounts(text), is_directory)]
+    return [mount.point for mount in host.data_mounts(host.parse_mounts(text)[0], is_directory)]
 
 
 def test_mounts_that_can_fill_up():
@@ -69,7 +69,7 @@ def test_mounts_that_can_fill_up():
 
 def test_a_mount_over_another_counts():
     over = "40 22 254:9 / /srv rw - ext4 /dev/sdz rw\n"
-    found = {mount.point: mount.device for mount in host.data_mounts(host.parse_mounts(SERVER + over), lambda path: True)}
+    found = {mount.point: mount.device for mount in host.data_mounts(host.parse_mounts(SERVER + over)[0], lambda path: True)}
     # The file system below is still seen by its other view.
     assert (found["/srv"], found["/var/www"]) == ("254:9", "254:2")
 
@@ -116,9 +116,23 @@ def test_one_mount_that_fails_does_not_hide_the_others():
     assert ("mount_used_ratio", "/tmp") in values(got) and ("mount_used_ratio", "/srv") not in values(got)
 
 
-def test_a_line_that_is_no_mount():
-    with pytest.raises(host.MeasureError, match="mountinfo"):
-        host.parse_mounts("22 1 254:1 /\n")
+def test_a_line_that_is_no_mount_hides_no_other():
+    got = []
+    with pytest.raises(host.MeasureError, match="mountinfo has a line that is none: '22 1 254:1 /'"):
+        got.extend(measured("22 1 254:1 /\n" + SERVER))
+    assert ("mount_used_ratio", "/") in values(got) and ("mount_used_ratio", "/tmp") in values(got)
+
+
+# What Python, but not the kernel, takes for the end of a line.
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_a_name_that_looks_like_the_end_of_a_line(end):
+    evil = f"41 22 0:70 / /home/eve/m{end}x rw,nosuid - fuse.sshfs eve rw,user_id=1001\n"
+    evil += f"42 22 254:8 / /home/eve/n{end} rw - ext4 /dev/loop1 rw\n"
+    found = values(measured(evil + SERVER, f"# {end}\n{FSTAB}"))
+    assert ("mount_used_ratio", "/") in found and ("mount_used_ratio", "/home/eve/n?") in found
+    assert ("mount_writable", "/srv/old records") not in found
+    listed = f"nginx.service loaded failed failed A {end}server.service\n"
+    assert ("unit_failed", "nginx.service") in values(host.failed_units(listed)) and len(values(host.failed_units(listed))) == 2
 
 
 MEMINFO = (
@@ -153,24 +167,57 @@ def test_processors_are_measured_between_two_looks():
     assert ("cpu_busy_ratio",) not in values(host.processors(STAT.format(user=10, guest=0), LOAD, state))
 
 
+def test_processors_that_are_wholly_busy_are_measured_each_time():
+    state = {}
+    list(host.processors(STAT.format(user=1000, guest=0), LOAD, state))
+    for run in range(1, 4):
+        # Nothing is idle, and what waited for disks is counted anew.
+        text = STAT.format(user=1000 + 6000 * run, guest=0).replace(" 8000 500 ", f" 8000 {500 - run} ")
+        assert values(host.processors(text, LOAD, state))["cpu_busy_ratio",] == 1.0
+
+
 def test_no_processors():
     with pytest.raises(host.MeasureError):
         list(host.processors("intr 1\n", LOAD, {}))
 
 
-TRACKING = "C0000209,192.0.2.9,3,1764000000.123456789,{},0.000012,0.00002,-12.1,0.001,0.05,0.012,0.001,64.5,{}\n"
+# As chronyd 4.6 says it: when it last heard from its source, how far the clock is off, how long before that it heard, and its verdict.
+TRACKING = "C0000209,192.0.2.9,3,1764000000.123456789,{},0.000012,0.00002,-12.1,0.001,0.05,0.012,0.001,{},{}\n"
+HEARD = 1764000000.0
 
 
 def test_clock():
-    assert values(host.clock(TRACKING.format("-6.250000000", "Normal"), False)) == {
+    assert values(host.clock(TRACKING.format("-6.250000000", "64.5", "Normal"), False, HEARD + 30)) == {
         ("clock_synchronised",): 1,
         ("clock_offset_seconds",): 6.25,
     }
     # Without a source, chrony says that the offset is 0.
-    assert values(host.clock(TRACKING.format("0.000000000", "Not synchronised"), True)) == {("clock_synchronised",): 0}
+    assert values(host.clock(TRACKING.format("0.000000000", "64.5", "Not synchronised"), True, HEARD)) == {("clock_synchronised",): 0}
     # No chrony: a container on a host whose kernel knows, or does not.
-    assert values(host.clock("", True)) == {("clock_synchronised",): 1}
-    assert values(host.clock("506 Cannot talk to daemon\n", False)) == {("clock_synchronised",): 0}
+    assert values(host.clock("", True, HEARD)) == {("clock_synchronised",): 1}
+    assert values(host.clock("506 Cannot talk to daemon\n", False, HEARD)) == {("clock_synchronised",): 0}
+
+
+@pytest.mark.parametrize(
+    ("interval", "age", "synchronised"),
+    [
+        ("64.2", 3500, 1),
+        ("64.2", 3700, 0),
+        # Three questions in a row without an answer are none yet.
+        ("1038.1", 3500, 1),
+        ("1038.1", 4200, 0),
+        ("4130.0", 12400, 1),
+        ("4130.0", 17000, 0),
+        # The last one came after an outage of a week.
+        ("604800.0", 90000, 0),
+        # The clock was set back.
+        ("64.2", -7200, 1),
+    ],
+)
+def test_a_clock_whose_sources_are_gone(interval, age, synchronised):
+    tracking = TRACKING.format("0.000000341", interval, "Normal")
+    found = values(host.clock(tracking, True, HEARD + age))
+    assert found == {("clock_synchronised",): synchronised, ("clock_offset_seconds",): 3.41e-07}
 
 
 def test_failed_units():

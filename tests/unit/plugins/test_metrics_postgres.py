@@ -3,7 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_postgres as postgres
@@ -72,3 +80,82 @@ def test_servers_are_found_by_their_sockets():
 def test_an_answer_of_another_kind(text):
     with pytest.raises((ValueError, KeyError, TypeError)):
         values(text)
+
+
+# --- a real pair ------------------------------------------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """A server in a directory, run by nobody where PostgreSQL would be run by root."""
+
+    def __init__(self, directory, name, port):
+        self.directory, self.data, self.port = directory, directory / name, port
+
+    def run(self, program, *arguments):
+        user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        command = [str(BINARIES / program), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=60, **user)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def start(self, **settings):
+        settings = {"port": self.port, "unix_socket_directories": self.directory, "listen_addresses": "", **settings}
+        options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
+        # Without the log it would keep the pipes of the test open.
+        self.run("pg_ctl", "-D", self.data, "-w", "-l", f"{self.data}.log", "-o", options, "start")
+
+    def ask(self, query):
+        return self.run("psql", "-XAtq", "-h", self.directory, "-p", self.port, "-U", "x", "-d", "postgres", "-c", query).strip()
+
+    def behind(self):
+        return values(self.ask(postgres.QUERY)).get(("replication_lag_seconds", postgres.ITSELF))
+
+    def until(self, holds, seconds=20):
+        end = time.monotonic() + seconds
+        while not (found := holds()) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert found
+
+
+BINARIES = next((path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)), None)
+
+
+@pytest.fixture
+def by_files():
+    """A primary, and a replica that gets nothing but the files of its archive."""
+    if BINARIES is None:
+        pytest.skip("PostgreSQL is not installed here")
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        directory = Path(name)
+        (directory / "archive").mkdir()
+        if os.geteuid() == 0:
+            for path in (directory, directory / "archive"):
+                shutil.chown(path, "nobody", pwd.getpwnam("nobody").pw_gid)
+        primary, replica = Cluster(directory, "primary", 5432), Cluster(directory, "replica", 5433)
+        primary.run("initdb", "-D", primary.data, "-A", "trust", "-N", "-U", "x")
+        primary.start(archive_mode="on", archive_command=f"cp %p {directory}/archive/%f", fsync="off")
+        stack.callback(primary.run, "pg_ctl", "-D", primary.data, "-m", "immediate", "stop")
+        primary.run("pg_basebackup", "-h", directory, "-p", primary.port, "-U", "x", "-D", replica.data, "-c", "fast", "-X", "none")
+        (replica.data / "standby.signal").touch()
+        restore = f"cp {directory}/archive/%f %p"
+        replica.start(archive_mode="off", restore_command=restore, wal_retrieve_retry_interval="200ms", fsync="off")
+        stack.callback(replica.run, "pg_ctl", "-D", replica.data, "-m", "immediate", "stop")
+        yield primary, replica
+
+
+def test_a_replica_that_gets_files_is_not_behind_a_quiet_primary(by_files):
+    primary, replica = by_files
+    since = "SELECT coalesce(extract(epoch FROM now() - pg_last_xact_replay_timestamp()), 0) > 2"
+    primary.ask("CREATE TABLE story (a int)")
+    primary.ask("SELECT pg_switch_wal()")
+    replica.until(lambda: replica.ask(since) == "t")
+    # Now and then it looks for the next file just then.
+    replica.until(lambda: replica.behind() == 0)
+    # One that does not replay what there is.
+    replica.ask("SELECT pg_wal_replay_pause()")
+    primary.ask("INSERT INTO story VALUES (1)")
+    primary.ask("SELECT pg_switch_wal()")
+    replica.until(lambda: replica.ask("SELECT pg_get_wal_replay_pause_state()") == "paused")
+    assert replica.behind() > 2
+    replica.ask("SELECT pg_wal_replay_resume()")
+    replica.until(lambda: replica.behind() == 0)

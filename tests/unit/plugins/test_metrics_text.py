@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_metrics import parse
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_metrics import parse, read
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import FormatError, Sample, render, sample
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +37,14 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 def test_it_is_read_as_it_was_written(labels, value):
     one = Sample("a", tuple(sorted(labels.items())), value)
     assert parse(render([one], TITLES)) == {"a": [(one.labels, one.value)]}
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\x0bb", "a\x0cb", "a\x1cb", "a\x7fb", "a\x85b", "a\u2028b", "a\udcffb"])
+def test_what_cannot_be_printed_spoils_nothing(text, tmp_path):
+    written = render([sample("a", 1, unit=text), sample("b", 2)], TITLES)
+    assert len(written.splitlines()) == 6
+    (tmp_path / "a.prom").write_bytes(written.encode())
+    assert read(str(tmp_path)) == ({"a": [((("unit", "a?b"),), 1.0)], "b": [((), 2.0)]}, [])
 
 
 def test_not_a_number_is_written_and_read():
