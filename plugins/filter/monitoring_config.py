@@ -19,9 +19,12 @@ def monitoring_config(config: t.Mapping[str, t.Any], program: str, token: str = 
             return _monitoring_config.blackbox(config)
         if program == "alertmanager":
             return _monitoring_config.alertmanager(config, token)
+        if program == "alertmanager_web":
+            return _monitoring_config.alertmanager_web(token)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"civitas.hosting.monitoring_config: {type(error).__name__}: {error}") from error
-    raise AnsibleFilterError(f"civitas.hosting.monitoring_config: program is {program!r}; write prometheus, blackbox or alertmanager")
+    known = "prometheus, blackbox, alertmanager or alertmanager_web"
+    raise AnsibleFilterError(f"civitas.hosting.monitoring_config: program is {program!r}; write {known}")
 
 
 def monitoring_retention(disk_bytes: t.Any, share: t.Any) -> int:

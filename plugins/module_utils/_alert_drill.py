@@ -13,25 +13,23 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_notify import kept_state
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_receivers import Receiver
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import (
     ALL,
     DRILL,
     FIELD,
+    Alert,
     Rule,
     inhibited_by,
     is_drill,
-    kept_alert,
+    kept_alerts,
 )
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, render
 
 MOUNT_METRIC = "civitas_mount_used_ratio"
-# Where the small file system is mounted.
-MOUNT = f"/var/lib/civitas/{DRILL}"
 # In place of what a text names otherwise.
 _OWN_FIELDS = ("value", "host")
-
-Told = t.Mapping[str, t.Mapping[str, t.Any]]
 
 
 class Plan(t.NamedTuple):
@@ -109,7 +107,7 @@ def not_heard(receivers: t.Sequence[Receiver], state: t.Mapping[str, t.Any], hos
     found = []
     for receiver in receivers:
         told = {alert.name for alert in _drills(state, receiver, host)}
-        problem = str(state.get(receiver.name, {}).get("problem") or "")
+        problem = kept_state(state.get(receiver.name)).get("problem", "")
         for name, severity in sorted(alarms.items()):
             if severity in receiver.severities and name not in told:
                 found.append(f"{receiver.name} was not told of {name}{f': {problem}' if problem else ''}")
@@ -121,7 +119,7 @@ def not_over(receivers: t.Sequence[Receiver], state: t.Mapping[str, t.Any], host
     return [f"{receiver.name} was not told that {alert.name} is over" for receiver in receivers for alert in _drills(state, receiver, host)]
 
 
-def _drills(state: t.Mapping[str, t.Any], receiver: Receiver, host: str) -> t.List[t.Any]:
-    told: Told = state.get(receiver.name, {}).get("told", {})
-    alerts = [kept_alert(entry["alert"]) for _key, entry in sorted(told.items())]
+def _drills(state: t.Mapping[str, t.Any], receiver: Receiver, host: str) -> t.List[Alert]:
+    told = kept_state(state.get(receiver.name))["told"]
+    alerts = kept_alerts([entry["alert"] for _key, entry in sorted(told.items())])
     return [alert for alert in alerts if alert.host == host and is_drill(alert) and ALL not in alert.inhibits]

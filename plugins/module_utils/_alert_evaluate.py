@@ -61,7 +61,7 @@ def evaluate(rules: t.Sequence[Rule], samples: Samples, before: Memory, host: st
             if now - since >= rule.hold:
                 text = sentence(rule.text, rule.unit, host, dict(labels), value)
                 quiet = inhibited_by(rule, rules)
-                alerts.append(Alert(rule.name, host, rule.severity, labels, text, since + rule.hold, rule.runbook, quiet))
+                alerts.append(Alert(rule.name, host, rule.severity, labels, text, since + rule.hold, rule.runbook, quiet, rule.inside))
     return alerts, after
 
 

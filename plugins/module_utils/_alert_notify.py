@@ -16,11 +16,10 @@ import copy
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_receivers import Receiver
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import ALL, Alert, kept_alert
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES, Told, compose, occasion
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import ALL, Alert, is_drill, kept_alert, kept_number
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES, PROGRAM, Told, compose, occasion
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_window import Window
 from ansible_collections.civitas.hosting.plugins.module_utils._login_text import utc
-from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Undelivered
 
 # What still rings is told again after so many seconds.
 REMIND = {"critical": 4 * 3600.0, "warning": 86400.0}
@@ -36,7 +35,32 @@ UNREACHABLE = 900.0
 UNREACHABLE_RULE, UNREACHABLE_PAGE = "ReceiverUnreachable", "alerts.md#receiver"
 
 State = t.Dict[str, t.Any]
-Send = t.Callable[[Receiver, t.Mapping[str, t.Any]], None]
+# Gives the name of each receiver and its problem, which is empty when it took its message.
+Send = t.Callable[[t.Sequence[t.Tuple[Receiver, t.Mapping[str, t.Any]]]], t.Iterable[t.Tuple[str, str]]]
+
+
+def kept_state(document: t.Any) -> State:
+    """What is kept of a receiver, also by another release. An alarm that cannot be read counts as not told."""
+    found = document if isinstance(document, dict) else {}
+    told: State = {}
+    for entry in _mapping(found.get("told")).values():
+        alert = kept_alert(_mapping(entry).get("alert"))
+        if alert is not None:
+            gone = {"gone": kept_number(entry["gone"])} if "gone" in entry else {}
+            told[alert.key] = {"alert": alert._asdict(), "at": kept_number(entry.get("at")), **gone}
+    state: State = {"told": told, "fresh": {str(key): kept_number(since) for key, since in _mapping(found.get("fresh")).items()}}
+    window = found.get("window")
+    if isinstance(window, (list, tuple)) and len(window) == 2:
+        state["window"] = [kept_number(window[0]), str(window[1])]
+    if found.get("problem"):
+        state["problem"] = str(found["problem"])
+        state.update({key: kept_number(found.get(key)) for key in ("since", "tried")})
+        state["failures"] = max(0, int(kept_number(found.get("failures"))))
+    return state
+
+
+def _mapping(value: t.Any) -> t.Mapping[str, t.Any]:
+    return value if isinstance(value, dict) else {}
 
 
 class Plan(t.NamedTuple):
@@ -53,8 +77,8 @@ class Notifier:
     Args:
         host: who tells.
         state: what is kept, by receiver; changed in place.
-        save: keeps C(state); called after every message that was taken, so that a cut does not repeat it.
-        send: hands one message to one receiver, or raises Undelivered.
+        save: keeps C(state); called whenever it is known whether a receiver took its message, so that a cut does not repeat it.
+        send: hands a message to each of some receivers.
         say: a line for the journal, with its severity as in syslog.
     """
 
@@ -68,6 +92,7 @@ class Notifier:
         say: t.Callable[[int, str], None],
         settle: float = SETTLE,
         pages: str = PAGES,
+        program: str = PROGRAM,
     ) -> None:
         self.receivers = receivers
         self.host = host
@@ -77,70 +102,80 @@ class Notifier:
         self.say = say
         self.settle = settle
         self.pages = pages
+        self.program = program
 
     def run(self, alerts: t.Sequence[Alert], window: t.Optional[Window], now: float) -> bool:
         """Tell what there is to tell; returns whether everybody could be told."""
         names = [receiver.name for receiver in self.receivers]
-        for name in [name for name in self.state if name not in names]:
-            del self.state[name]
+        # Others look at it meanwhile: at no moment it lacks a receiver.
+        for name in list(self.state):
+            if name in names:
+                self.state[name] = kept_state(self.state[name])
+            else:
+                del self.state[name]
         failing = [alert for receiver in self.receivers for alert in self.unreachable(receiver, now)]
+        plans: t.Dict[str, t.Tuple[Receiver, Plan, State]] = {}
         for receiver in self.receivers:
             others = [alert for alert in failing if ("receiver", receiver.name) not in alert.labels]
-            self.tell(receiver, [*alerts, *others], window, now)
+            before = self.state.get(receiver.name, {})
+            plan = planned(receiver, before, [*alerts, *others], window, self.host, now, self.settle, self.pages, self.program)
+            self.state[receiver.name] = plan.after if plan.message is None else plan.otherwise
+            wait = WAITS[min(before.get("failures", 0), len(WAITS) - 1)]
+            if plan.message is not None and not 0 <= now - before.get("tried", 0.0) < wait:
+                plans[receiver.name] = (receiver, plan, before)
         self.save()
+        # Who hangs takes the time of none that takes messages.
+        order = sorted(plans.values(), key=lambda one: one[2].get("failures", 0))
+        for name, problem in self.send([(receiver, plan.message) for receiver, plan, _before in order if plan.message is not None]):
+            self.remember(name, problem, *plans[name][1:], now)
+            self.save()
         return not any(self.state[name].get("problem") for name in names)
 
-    def tell(self, receiver: Receiver, alerts: t.Sequence[Alert], window: t.Optional[Window], now: float) -> None:
-        state = self.state.get(receiver.name, {})
-        plan = planned(receiver, state, alerts, window, self.host, now, self.settle, self.pages)
-        if plan.message is None:
-            self.state[receiver.name] = plan.after
+    def remember(self, name: str, problem: str, plan: Plan, before: State, now: float) -> None:
+        """What is known of a receiver after it was told, or was not."""
+        if problem:
+            if before.get("problem") != problem:
+                self.say(3, f"{name}: {problem}; it is tried again")
+            failed = {"problem": problem, "since": before.get("since") or now, "tried": now, "failures": before.get("failures", 0) + 1}
+            self.state[name] = {**plan.otherwise, **failed}
             return
-        failures = int(state.get("failures", 0))
-        self.state[receiver.name] = plan.otherwise
-        if 0 <= now - float(state.get("tried", 0.0)) < WAITS[min(failures, len(WAITS) - 1)]:
-            return
-        try:
-            self.send(receiver, plan.message)
-        except Undelivered as error:
-            problem = str(error)
-            if state.get("problem") != problem:
-                self.say(3, f"{receiver.name}: {problem}; it is tried again")
-            since = float(state.get("since") or now)
-            self.state[receiver.name] = {**plan.otherwise, "problem": problem, "since": since, "tried": now, "failures": failures + 1}
-            return
-        if state.get("problem"):
-            self.say(5, f"{receiver.name}: messages are taken again")
-        self.say(5, f"{receiver.name} was told: {plan.message['subject']}")
-        self.state[receiver.name] = {
-            key: value for key, value in plan.after.items() if key not in ("problem", "since", "tried", "failures")
-        }
-        self.save()
+        if before.get("problem"):
+            self.say(5, f"{name}: messages are taken again")
+        self.say(5, f"{name} was told: {plan.message['subject'] if plan.message else ''}")
+        self.state[name] = {key: value for key, value in plan.after.items() if key not in ("problem", "since", "tried", "failures")}
 
     def unreachable(self, receiver: Receiver, now: float) -> t.List[Alert]:
         """The alarm that a receiver cannot be told anything."""
         state = self.state.get(receiver.name, {})
-        since = float(state.get("since") or now)
-        if not state.get("problem") or now - since < UNREACHABLE:
+        since = _failing_since(state, now)
+        if now - since < UNREACHABLE:
             return []
         text = f"{receiver.name} cannot be told of alarms: {state['problem']}."
         labels = (("receiver", receiver.name),)
         return [Alert(UNREACHABLE_RULE, self.host, "critical", labels, text, since, UNREACHABLE_PAGE)]
 
 
+def nobody_hears(receivers: t.Sequence[Receiver], state: t.Mapping[str, t.Any], now: float) -> bool:
+    """Whether all who hear critical alarms have failed for long. A site without any has chosen that."""
+    hearing = [receiver for receiver in receivers if "critical" in receiver.severities]
+    return bool(hearing) and all(_failing_since(state.get(receiver.name), now) <= now - UNREACHABLE for receiver in hearing)
+
+
+def _failing_since(document: t.Any, now: float) -> float:
+    """Now for one that does not fail."""
+    state = kept_state(document)
+    return (state["since"] or now) if state.get("problem") else now
+
+
 def quiet(alerts: t.Sequence[Alert]) -> t.Set[str]:
     """The keys of alarms of which another says more."""
     blind = unknown_hosts(alerts)
     named = {(alert.host, name, alert.labels) for alert in alerts for name in alert.inhibits}
-    return {
-        alert.key
-        for alert in alerts
-        if (alert.host, alert.name, alert.labels) in named or (alert.host in blind and ALL not in alert.inhibits)
-    }
+    return {alert.key for alert in alerts if (alert.host, alert.name, alert.labels) in named or (alert.inside and alert.host in blind)}
 
 
 def unknown_hosts(alerts: t.Iterable[Alert]) -> t.Set[str]:
-    """The hosts of which nothing is known: that an alarm of theirs does not ring says nothing."""
+    """The hosts that say nothing of themselves: that such an alarm of theirs does not ring says nothing either."""
     return {alert.host for alert in alerts if ALL in alert.inhibits}
 
 
@@ -153,6 +188,7 @@ def planned(
     now: float,
     settle: float = SETTLE,
     pages: str = PAGES,
+    program: str = PROGRAM,
 ) -> Plan:
     """What one receiver does not know yet.
 
@@ -161,10 +197,11 @@ def planned(
     """
     kept: State = copy.deepcopy({"told": {}, "fresh": {}, **state})
     told: t.Dict[str, t.Dict[str, t.Any]] = kept["told"]
+    before = {key: alert for key, entry in told.items() for alert in [kept_alert(entry["alert"])] if alert is not None}
     ringing = {alert.key: alert for alert in alerts if alert.severity in receiver.severities}
     blind = unknown_hosts(alerts)
     for key, entry in told.items():
-        if key in ringing or entry["alert"]["host"] in blind:
+        if key in ringing or (before[key].inside and before[key].host in blind):
             entry.pop("gone", None)
         else:
             entry["gone"] = min(entry.get("gone", now), now)
@@ -177,25 +214,43 @@ def planned(
         if window == known:
             return Plan(None, kept, kept)
         note = f"Alarms of {host} are held back until {utc(window.until)}: {window.reason}"
-        message = compose(host, [], occasion(receiver.name, [], [window.until], note), note, pages)
+        message = compose(host, [], occasion(receiver.name, [], [window.until], note), note, pages, program)
         return Plan(message, {**kept, "window": list(window)}, kept)
 
-    over = [key for key, entry in told.items() if "gone" in entry and (known or now - entry["gone"] >= QUIET * settle)]
-    again = [key for key in ringing if key in told and key not in hidden and not 0 <= now - told[key]["at"] < REMIND[ringing[key].severity]]
-    due = any(alert.severity == "critical" or now - fresh[alert.key] >= settle for alert in unknown)
-    if not (over or again or due or known):
-        return Plan(None, kept, kept)
+    # An alarm of a drill never stands beside a real one, of which people would read that nothing is wrong; it waits for the next run.
+    for drills in (False, True):
+        chosen = [alert for alert in unknown if is_drill(alert) is drills]
+        over = [
+            key
+            for key, entry in told.items()
+            if "gone" in entry and (known or now - entry["gone"] >= QUIET * settle) and is_drill(before[key]) is drills
+        ]
+        again = [
+            key
+            for key, alert in ringing.items()
+            if key in told and key not in hidden and not 0 <= now - told[key]["at"] < REMIND[alert.severity] and is_drill(alert) is drills
+        ]
+        if over or again or known or any(alert.severity == "critical" or now - fresh[alert.key] >= settle for alert in chosen):
+            break
+    else:
+        since = _failing_since(kept, now)
+        if now - since < UNREACHABLE:
+            return Plan(None, kept, kept)
+        # What was to be told is over. Without a message nobody would ever know that it takes some again.
+        note = f"Alarms of {host} could not be told here since {utc(since)}. This can, and what rings comes by itself."
+        return Plan(compose(host, [], occasion(receiver.name, [], [since], note), note, pages, program), kept, kept)
     news = [
-        *(Told("new", alert) for alert in unknown),
+        *(Told("new", alert) for alert in chosen),
         *(Told("still", ringing[key]) for key in again),
-        *(Told("over", kept_alert(told[key]["alert"]), told[key]["gone"]) for key in over),
+        *(Told("over", before[key], told[key]["gone"]) for key in over),
     ]
     note = f"Alarms of {host} are told again: the time for its maintenance is over." if known else ""
-    message = compose(host, news, occasion(receiver.name, news, [told[key]["at"] for key in again], note), note, pages)
-    after: State = {**copy.deepcopy(kept), "fresh": {}}
+    message = compose(host, news, occasion(receiver.name, news, [told[key]["at"] for key in again], note), note, pages, program)
+    after: State = copy.deepcopy(kept)
     after.pop("window", None)
     for key in over:
         del after["told"][key]
-    for alert in [*unknown, *(ringing[key] for key in again)]:
+    for alert in [*chosen, *(ringing[key] for key in again)]:
+        after["fresh"].pop(alert.key, None)
         after["told"][alert.key] = {"alert": alert._asdict(), "at": now}
     return Plan(message, after, kept)

@@ -27,11 +27,11 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _alert_rece
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_window as window
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_bridge import Inbox, Server
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_kept import DISK, MEMORY, Kept
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_notify import SETTLE, Notifier, quiet
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Rule, RuleError, kept_alert, parse
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_notify import SETTLE, Notifier, kept_state, nobody_hears, quiet
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Rule, RuleError, kept_alerts, kept_number, parse
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES, PROGRAM
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_values import written
 from ansible_collections.civitas.hosting.plugins.module_utils._login_text import clean, utc
-from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Undelivered
 
 CONFIG = "/etc/civitas/alerts.json"
 # What was judged longer ago is not what is; a timer does it every minute.
@@ -53,7 +53,8 @@ class Config(t.NamedTuple):
         pages: where the pages of the runbooks are.
         settle: for how many seconds warnings are gathered.
         port: of the bridge for Alertmanager; 0 for none.
-        token: what Alertmanager shows there.
+        token: what Alertmanager shows there, and is shown.
+        alertmanager: its own port, to ask it what rings; 0 to ask nobody.
         watched: the rules by which Prometheus judges hosts.
     """
 
@@ -65,15 +66,17 @@ class Config(t.NamedTuple):
     settle: float
     port: int
     token: str
+    alertmanager: int
     watched: t.Dict[str, t.List[Rule]]
 
 
 class Places(t.NamedTuple):
-    """Where the program finds and keeps things."""
+    """Where the program finds and keeps things, and what it is called."""
 
     config: str = CONFIG
     window: str = window.FILE
     state: t.Tuple[str, ...] = (DISK, MEMORY)
+    program: str = PROGRAM
 
     def kept(self, name: str) -> Kept:
         return Kept(f"{name}.json", self.state)
@@ -98,6 +101,7 @@ def read_config(path: str = CONFIG) -> Config:
             settle=float(found.get("settle_seconds", SETTLE)),
             port=int(bridge.get("port", 0)),
             token=str(bridge.get("token", "")),
+            alertmanager=int(bridge.get("alertmanager", 0)),
             watched={str(host): parse(rules) for host, rules in (found.get("watched") or {}).items()},
         )
     except RuleError as error:
@@ -109,7 +113,8 @@ def read_config(path: str = CONFIG) -> Config:
 
 def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
     """Run one command; the exit status is 0 when all is well."""
-    parser = argparse.ArgumentParser(prog="civitas-alerts", description="Alarms of this host.")
+    places = places or Places()
+    parser = argparse.ArgumentParser(prog=places.program, description="Alarms of this host, or of the site that it watches.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("evaluate", help="judge what the host measured, and tell what is new; a timer runs it")
     commands.add_parser("status", help="what rings now, and who can be told; exit status 1 when something is wrong")
@@ -126,9 +131,8 @@ def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
     drilled.add_argument("--over", action="store_true", help="ask whether everybody was told that it is over")
     commands.add_parser("receive", help="tell what Alertmanager says; a service runs it")
     options = parser.parse_args(list(arguments))
-    places = places or Places()
-    if os.geteuid() != 0 and places == Places():
-        _say(3, "civitas-alerts: only root can read its files; write sudo before it")
+    if os.geteuid() != 0 and places.state == Places().state:
+        _say(3, f"{places.program}: only root can read its files; write sudo before it")
         return 1
     try:
         if options.command == "silence":
@@ -140,7 +144,7 @@ def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
             return _drill(config, places, options)
         return {"evaluate": _evaluate, "status": _status, "receive": _receive}[options.command](config, places)
     except (ConfigError, window.WindowError, OSError) as error:
-        _say(3, f"civitas-alerts: {error}")
+        _say(3, f"{places.program}: {error}")
         return 1
 
 
@@ -153,13 +157,13 @@ def _say(severity: int, text: str) -> None:
 
 
 def _window(places: Places, now: float) -> t.Optional[window.Window]:
-    found, fault = window.read(places.window, now)
+    found, fault = window.read(places.window, now, places.program)
     if fault:
         _say(4, fault)
     return found
 
 
-def _notifier(config: Config, state: t.Dict[str, t.Any], save: t.Callable[[], None]) -> Notifier:
+def _notifier(config: Config, places: Places, state: t.Dict[str, t.Any], save: t.Callable[[], None]) -> Notifier:
     def keep() -> None:
         try:
             save()
@@ -167,7 +171,7 @@ def _notifier(config: Config, state: t.Dict[str, t.Any], save: t.Callable[[], No
             # What was told is told again by the next run, which is better than not at all.
             _say(3, f"what was told cannot be kept: {error}")
 
-    return Notifier(config.receivers, config.host, state, keep, receivers.send, _say, config.settle, config.pages)
+    return Notifier(config.receivers, config.host, state, keep, receivers.send_all, _say, config.settle, config.pages, places.program)
 
 
 @contextlib.contextmanager
@@ -193,15 +197,14 @@ def _evaluate(config: Config, places: Places) -> int:
             for fault in faults:
                 _say(4, clean(fault))
         alerts, memory = light.evaluate(config.rules, samples, light.memory(state), config.host, now)
-        told = state.get("receivers")
         document: t.Dict[str, t.Any] = {
             **memory._asdict(),
-            "receivers": told if isinstance(told, dict) else {},
+            "receivers": _receivers(state),
             "faults": faults,
             "alerts": [alert._asdict() for alert in alerts],
             "time": now,
         }
-        _notifier(config, document["receivers"], lambda: kept.write(document)).run(alerts, _window(places, now), now)
+        _notifier(config, places, document["receivers"], lambda: kept.write(document)).run(alerts, _window(places, now), now)
     return 0
 
 
@@ -212,7 +215,7 @@ def _receive(config: Config, places: Places) -> int:
     if not config.port or not config.token:
         raise ConfigError("there is no port and token for Alertmanager; run the site playbook with the role monitoring")
     stop = threading.Event()
-    inbox = Inbox(places.kept("alerts-received"))
+    inbox = Inbox(places.kept("alerts-received"), _say)
 
     def end(_number: int, _frame: t.Any) -> None:
         stop.set()
@@ -220,14 +223,22 @@ def _receive(config: Config, places: Places) -> int:
 
     signal.signal(signal.SIGTERM, end)
     kept = places.kept("alerts-told")
-    document = {"receivers": {}, **kept.read()}
-    notifier = _notifier(config, document["receivers"], lambda: kept.write(document))
-    with Server(config.port, config.token, inbox) as server:
+    document: t.Dict[str, t.Any] = {"receivers": _receivers(kept.read())}
+    notifier = _notifier(config, places, document["receivers"], lambda: kept.write(document))
+    ran = time.monotonic()
+
+    def tells() -> bool:
+        return time.monotonic() - ran < STALE and not nobody_hears(config.receivers, document["receivers"], time.time())
+
+    with Server(config.port, config.token, inbox, tells) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        if config.alertmanager:
+            threading.Thread(target=inbox.follow, args=[config.alertmanager, config.token, stop], daemon=True).start()
         _say(6, f"alarms are taken at 127.0.0.1:{config.port}")
         while not stop.is_set():
             now = document["time"] = time.time()
             notifier.run(inbox.alerts(), _window(places, now), now)
+            ran = time.monotonic()
             if inbox.changed.wait(TICK):
                 stop.wait(MOMENT)
                 inbox.changed.clear()
@@ -243,7 +254,7 @@ def _silence(places: Places, length: str, reason: str, ends: bool) -> int:
         _say(6, "alarms are told again" if window.end(places.window) else "there is no maintenance")
         return 0
     made = window.begin(places.window, length, reason, time.time())
-    _say(6, f"alarms are held back until {utc(made.until)}; 'civitas-alerts silence --end' ends it before")
+    _say(6, f"alarms are held back until {utc(made.until)}; 'sudo {places.program} silence --end' ends it before")
     return 0
 
 
@@ -254,23 +265,20 @@ def _test(config: Config, name: str) -> int:
         _say(3, f"there is no receiver {name}; there are {known}" if name else "there are no receivers, so nobody hears an alarm")
         return 1
     text = f"This is a test of the alarms of {config.host}. Nothing is wrong."
-    failed = False
-    for receiver in chosen:
-        message = {
-            "id": f"test-{time.time_ns():x}",
-            "type": "test",
-            "host": config.host,
-            "subject": f"[{config.host}] test of alarms",
-            "text": f"{text}\n",
-            "short": text,
-            "alerts": [],
-        }
-        try:
-            receivers.send(receiver, message)
-            _say(6, f"{receiver.name}: taken")
-        except Undelivered as error:
-            _say(3, f"{receiver.name}: {error}")
-            failed = True
+    message = {
+        "id": f"test-{time.time_ns():x}",
+        "type": "test",
+        "host": config.host,
+        "subject": f"[{config.host}] test of alarms",
+        "text": f"{text}\n",
+        "short": text,
+        "alerts": [],
+    }
+    failed = {receiver.name for receiver in chosen}
+    for receiver_name, problem in receivers.send_all([(receiver, message) for receiver in chosen]):
+        _say(3 if problem else 6, f"{receiver_name}: {problem or 'taken'}")
+        if not problem:
+            failed.remove(receiver_name)
     return 1 if failed else 0
 
 
@@ -282,13 +290,29 @@ def _drill(config: Config, places: Places, options: argparse.Namespace) -> int:
             return 1
         sys.stdout.write(json.dumps(drill.plan(rules, options.longest, time.time())._asdict()) + "\n")
         return 0
-    state = places.kept("alerts-told" if config.port else "alerts").read().get("receivers", {})
+    state = _receivers(places.kept("alerts-told" if config.port else "alerts").read())
     if options.over:
         missing = drill.not_over(config.receivers, state, options.host)
     else:
         missing = drill.not_heard(config.receivers, state, options.host, json.loads(options.told))
     sys.stdout.writelines(f"{clean(text)}\n" for text in missing)
     return 1 if missing else 0
+
+
+def _receivers(document: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """What was kept of them."""
+    found = document.get("receivers")
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _is_stale(document: t.Mapping[str, t.Any], now: float, fault: str, units: str) -> bool:
+    """Whether what keeps the document has stopped; that is said."""
+    last = kept_number(document.get("time"))
+    if 0 <= now - last < STALE:
+        return False
+    since = f"since {utc(last)}, {written(now - last, 'seconds')}" if 0 < last < now else "by now"
+    _say(3, f"{fault} {since}; see 'systemctl status {units}'")
+    return True
 
 
 def _status(config: Config, places: Places) -> int:
@@ -298,25 +322,22 @@ def _status(config: Config, places: Places) -> int:
     if under_way:
         _say(6, f"alarms are held back until {utc(under_way.until)}: {under_way.reason}")
     state = places.kept("alerts").read()
-    alerts = [kept_alert(alert) for alert in state.get("alerts", [])]
-    told = dict(state.get("receivers", {}))
-    if config.rules and not 0 <= now - float(state.get("time", 0)) < STALE:
-        _say(3, "what the host measured is not judged; see 'systemctl status civitas-metrics.timer'")
-        wrong = True
+    alerts = kept_alerts(state.get("alerts"))
+    told = _receivers(state)
+    if not config.port:
+        wrong = _is_stale(state, now, "what the host measured is not judged", "civitas-metrics.timer civitas-alerts.service")
     if config.port:
         received = places.kept("alerts-told").read()
         alerts += Inbox(places.kept("alerts-received")).alerts()
-        told.update(received.get("receivers", {}))
-        if not 0 <= now - float(received.get("time", 0)) < STALE:
-            _say(3, "what Alertmanager says is not told; see 'systemctl status civitas-alerts-receive'")
-            wrong = True
+        told.update(_receivers(received))
+        wrong = _is_stale(received, now, "what Alertmanager says is not told", "civitas-alerts-receive")
     # As people are told: nothing of which another says more.
     hidden = quiet(alerts)
     rings = [(alert.severity, alert.host, alert.text, alert.since) for alert in alerts if alert.key not in hidden]
     for severity, host, text, since in sorted(rings):
         _say(3 if severity == "critical" else 4, clean(f"{severity.upper()}: {host}: {text}") + f" Since {utc(since)}.")
     for receiver in config.receivers:
-        problem = told.get(receiver.name, {}).get("problem", "")
+        problem = kept_state(told.get(receiver.name)).get("problem", "")
         _say(3 if problem else 6, f"{receiver.name} ({', '.join(receiver.severities)}): {problem or 'can be told'}")
         wrong = wrong or bool(problem)
     if not config.receivers:

@@ -54,6 +54,8 @@ def _rendered(rule: Rule, hosts: t.Sequence[str], quiet: t.Sequence[str]) -> t.D
     annotations = {"text": template(rule.text, rule.unit), "runbook": rule.runbook}
     if quiet:
         annotations["inhibits"] = " ".join(quiet)
+    if rule.inside:
+        annotations["inside"] = "true"
     result: t.Dict[str, t.Any] = {"alert": rule.name, "expr": rule.expr or expression(rule, hosts)}
     if rule.hold:
         result["for"] = _duration(rule.hold)

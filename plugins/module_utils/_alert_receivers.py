@@ -10,6 +10,7 @@ Private to the collection: no promise of stability. Standard library only.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import typing as t
@@ -17,11 +18,13 @@ import urllib.parse
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _webhook
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import SEVERITIES
-from ansible_collections.civitas.hosting.plugins.module_utils._login_delivery import SEND_SECONDS, Mail, timed
+from ansible_collections.civitas.hosting.plugins.module_utils._login_delivery import SEND_SECONDS, Mail, side_by_side, timed
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
 from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Https, Undelivered
 from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_mail_address, unknown_keys
 
+# What has not begun after so many seconds is left for the next time: who is told of alarms must not be kept from judging.
+BEGIN_SECONDS = 150.0
 WAYS = ("email", "webhook", "sms")
 SMS_KEYS = ("url", "method", "body", "numbers", "headers", "ca_file")
 METHODS = ("POST", "PUT", "GET")
@@ -176,10 +179,34 @@ def parse(receivers: t.Sequence[t.Mapping[str, t.Any]], mail: t.Mapping[str, t.A
 
 def send(receiver: Receiver, message: t.Mapping[str, t.Any], seconds: int = SEND_SECONDS) -> None:
     """Hand over one message: C(id), C(host), C(subject), C(text), C(short), and what only a program reads. Raises Undelivered."""
-    with timed(seconds), contextlib.closing(_sender(receiver, str(message["host"]))) as sender:
-        left = sender.send(message)
+    try:
+        with timed(seconds), contextlib.closing(_sender(receiver, str(message["host"]))) as sender:
+            left = sender.send(message)
+    except Undelivered:
+        raise
+    except Exception as error:
+        # Whatever it is, such as an address that cannot be written, the others are told. Its text could quote a secret.
+        raise Undelivered(f"{receiver.way}: {type(error).__name__}") from None
     if left:
         raise Undelivered("mail: the relay does not take messages for this address now")
+
+
+def send_all(messages: t.Sequence[t.Tuple[Receiver, t.Mapping[str, t.Any]]], seconds: int = SEND_SECONDS) -> t.Iterator[t.Tuple[str, str]]:
+    """Hand over a message to each receiver, several at the same time; gives the name of each and its problem as soon as it is known.
+
+    The problem is empty where the message was taken. One that is not given was not tried.
+    """
+    jobs = {receiver.name: functools.partial(_sent, receiver, message, seconds) for receiver, message in messages}
+    for name, answer in side_by_side(jobs, seconds=seconds + 5, begin=BEGIN_SECONDS):
+        yield name, "" if answer == "ok" else answer or "the sender died"
+
+
+def _sent(receiver: Receiver, message: t.Mapping[str, t.Any], seconds: int) -> str:
+    try:
+        send(receiver, message, seconds)
+    except Undelivered as error:
+        return str(error)
+    return "ok"
 
 
 def _sender(receiver: Receiver, host: str) -> t.Union[Mail, _webhook.Webhook, Sms]:

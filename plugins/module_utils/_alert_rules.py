@@ -19,7 +19,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._value_types impor
 CONDITIONS = ("above", "below", "equals", "older_than", "reaches", "missing")
 SEVERITIES = ("warning", "critical")
 UNITS = ("ratio", "seconds", "bytes", "count", "none")
-KEYS = ("role", "name", "severity", "metric", "labels", *CONDITIONS, "for", "unit", "text", "runbook", "expr", "blinds")
+KEYS = ("role", "name", "severity", "metric", "labels", *CONDITIONS, "for", "unit", "text", "runbook", "expr", "blinds", "inside")
 # A condition that is stricter with a greater number, one that is with a smaller one.
 _GROWING, _SHRINKING = ("above", "older_than"), ("below",)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -30,12 +30,16 @@ _LABEL = re.compile(r"[a-z][a-z0-9_]*")
 _RUNBOOK = re.compile(r"[a-z0-9_]+\.md#[a-z0-9_-]+")
 # What stands in braces in a text.
 FIELD = re.compile(r"{([^{}]*)}")
-# In place of names of rules: all others of the same host.
+# In place of names of rules: all by which the same host says something of itself.
 ALL = "*"
 # In a label of what a drill raises.
 DRILL = "alarm-drill"
+# Where the small file system of a drill is mounted.
+DRILL_MOUNT = f"/var/lib/civitas/{DRILL}"
+# What an alarm has otherwise than as labels.
+KNOWN_LABELS = ("alertname", "severity", "host")
 # What Prometheus adds to series and alarms, and is no part of what was measured.
-OWN_LABELS = ("alertname", "severity", "host", "job", "instance", "prometheus")
+OWN_LABELS = (*KNOWN_LABELS, "job", "instance", "prometheus")
 
 
 class RuleError(Exception):
@@ -52,7 +56,8 @@ class Rule(t.NamedTuple):
         within, window: of C(reaches), how far ahead and how far back it looks, in seconds.
         hold: for how many seconds the condition must hold.
         expr: an expression for Prometheus alone, in place of metric and condition.
-        blinds: while it rings, nothing else is known of its host.
+        blinds: while it rings, its host says nothing of itself.
+        inside: it is what the host says of itself, and not what is seen from outside, such as a probe.
     """
 
     role: str
@@ -70,6 +75,7 @@ class Rule(t.NamedTuple):
     runbook: str
     expr: str
     blinds: bool
+    inside: bool
 
     @property
     def rank(self) -> int:
@@ -80,9 +86,10 @@ class Alert(t.NamedTuple):
     """A rule that rings for one series.
 
     Attributes:
-        labels: of the series, without those of Prometheus.
+        labels: of the series, without C(KNOWN_LABELS). All others tell two alarms apart: two exporters of a host differ in their job only.
         since: from when on it rings, in seconds since 1970.
-        inhibits: names of rules that say less about the same series, and are quiet meanwhile; C(ALL) when nothing is known of the host.
+        inhibits: names of rules that say less about the same series, and are quiet meanwhile; C(ALL) when the host says nothing of itself.
+        inside: as of its rule.
     """
 
     name: str
@@ -93,6 +100,7 @@ class Alert(t.NamedTuple):
     since: float
     runbook: str
     inhibits: t.Tuple[str, ...] = ()
+    inside: bool = False
 
     @property
     def key(self) -> str:
@@ -100,15 +108,38 @@ class Alert(t.NamedTuple):
         return json.dumps([self.host, self.name, self.labels])
 
 
-def kept_alert(document: t.Mapping[str, t.Any]) -> Alert:
-    """One that was kept as JSON."""
-    labels = tuple((str(name), str(value)) for name, value in document["labels"])
-    return Alert(**{**document, "labels": labels, "inhibits": tuple(document["inhibits"])})
+def kept_alert(document: t.Any) -> t.Optional[Alert]:
+    """One that was kept as JSON, also by another release; None when it cannot be read."""
+    try:
+        return Alert(
+            name=str(document["name"]),
+            host=str(document["host"]),
+            severity=SEVERITIES[SEVERITIES.index(document["severity"])],
+            labels=tuple((str(name), str(value)) for name, value in document["labels"]),
+            text=str(document["text"]),
+            since=float(document["since"]),
+            runbook=str(document["runbook"]),
+            inhibits=tuple(str(name) for name in document["inhibits"]),
+            inside=document.get("inside") is True,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def kept_alerts(documents: t.Any) -> t.List[Alert]:
+    """Those of a list that can be read."""
+    found = map(kept_alert, documents if isinstance(documents, list) else [])
+    return [alert for alert in found if alert is not None]
+
+
+def kept_number(value: t.Any) -> float:
+    """A number that was kept as JSON; 0 when it is none."""
+    return number(value) or 0.0
 
 
 def is_drill(alert: Alert) -> bool:
-    """Was it raised to see whether people hear it?"""
-    return any(DRILL in value for _name, value in alert.labels)
+    """Was it raised to see whether people hear it? Only by the very labels of a drill: others may have names like it."""
+    return bool({("drill", DRILL), ("mountpoint", DRILL_MOUNT)} & set(alert.labels))
 
 
 def duration(value: t.Any) -> t.Optional[float]:
@@ -178,6 +209,8 @@ def _problems(item: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         yield f"unit is {item['unit']!r}; write one of {', '.join(UNITS)}"
     if "blinds" in item and not ("expr" in item and is_true(item["blinds"])):
         yield f"blinds is {item['blinds']!r}; write true, and that for a rule with expr only, such as that a host does not answer"
+    if "inside" in item and not ("expr" in item and is_true(item["inside"])):
+        yield f"inside is {item['inside']!r}; write true, and that for a rule with expr only that means nothing while its host is silent"
     if not _fits(_RUNBOOK, item.get("runbook")):
         yield f"runbook is {item.get('runbook')!r}; write page and section below docs/runbooks, such as alerts.md#disk"
     yield from (_expression_problems(item) if "expr" in item else _condition_problems(item))
@@ -285,6 +318,7 @@ def _rule(item: t.Mapping[str, t.Any]) -> Rule:
         runbook=str(item["runbook"]),
         expr=str(item.get("expr", "")).strip(),
         blinds="blinds" in item,
+        inside="metric" in item or "inside" in item,
     )
 
 

@@ -18,6 +18,8 @@ from ansible_collections.civitas.hosting.plugins.module_utils._login_text import
 
 # Where the page of a rule is found; the role writes another place.
 PAGES = "docs/runbooks/"
+# What a host that judges itself has; a monitoring host has another.
+PROGRAM = "civitas-alerts"
 # A message that names more is not read.
 LINES = 40
 _STATES = {"new": "", "still": "still ", "over": "over: "}
@@ -31,7 +33,9 @@ class Told(t.NamedTuple):
     ended: float = 0.0
 
 
-def compose(host: str, told: t.Sequence[Told], occasion: str, note: str = "", pages: str = PAGES) -> t.Dict[str, t.Any]:
+def compose(
+    host: str, told: t.Sequence[Told], occasion: str, note: str = "", pages: str = PAGES, program: str = PROGRAM
+) -> t.Dict[str, t.Any]:
     """One message.
 
     Args:
@@ -39,6 +43,7 @@ def compose(host: str, told: t.Sequence[Told], occasion: str, note: str = "", pa
         told: what it is about.
         occasion: by which a repetition of the same message is recognized.
         note: a sentence that comes first, such as that a maintenance begins.
+        program: who knows the rest.
     """
     order = sorted(
         told, key=lambda one: (list(_STATES).index(one.state), -SEVERITIES.index(one.alert.severity), one.alert.since, one.alert.key)
@@ -52,7 +57,7 @@ def compose(host: str, told: t.Sequence[Told], occasion: str, note: str = "", pa
     for one in order[:LINES]:
         lines += _lines(one, pages)
     if len(order) > LINES:
-        lines.append(f"And {len(order) - LINES} more; see 'civitas-alerts status' on {host}.")
+        lines.append(f"And {len(order) - LINES} more; see 'sudo {program} status' on {host}.")
     first = f" {pages}{order[0].alert.runbook}" if order and not note else ""
     return {
         "id": hashlib.sha256(occasion.encode("utf-8", "surrogatepass")).hexdigest()[:32],
@@ -61,7 +66,8 @@ def compose(host: str, told: t.Sequence[Told], occasion: str, note: str = "", pa
         "subject": clean(f"[{place}] {lead}{more}"),
         "text": "\n".join(lines).rstrip("\n") + "\n",
         "short": clean(f"{place}: {lead}{more}") + first,
-        "alerts": [_facts(one) for one in order],
+        "alerts": [_facts(one) for one in order[:LINES]],
+        "left_out": max(0, len(order) - LINES),
     }
 
 

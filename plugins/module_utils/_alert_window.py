@@ -14,6 +14,7 @@ import os
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import duration
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PROGRAM
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json
 from ansible_collections.civitas.hosting.plugins.module_utils._login_text import clean
 
@@ -32,8 +33,13 @@ class Window(t.NamedTuple):
     reason: str
 
 
-def read(path: str, now: float) -> t.Tuple[t.Optional[Window], str]:
-    """The maintenance that is under way, and why a file is passed over. What nobody can read silences nothing."""
+def read(path: str, now: float, program: str = PROGRAM) -> t.Tuple[t.Optional[Window], str]:
+    """The maintenance that is under way, and why a file is passed over. What nobody can read silences nothing.
+
+    Args:
+        program: by which it is written.
+    """
+    advice = f"alarms are told. Write it with 'sudo {program} silence', or remove it"
     try:
         with open(path, encoding="utf-8") as file:
             document = json.load(file)
@@ -41,9 +47,9 @@ def read(path: str, now: float) -> t.Tuple[t.Optional[Window], str]:
     except FileNotFoundError:
         return None, ""
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return None, f"{path}: {type(error).__name__}; alarms are told. Write it with 'civitas-alerts silence', or remove it"
+        return None, f"{path}: {type(error).__name__}; {advice}"
     if not found.until <= now + LONGEST:
-        return None, f"{path}: it lasts longer than 24 hours; alarms are told. Write it with 'civitas-alerts silence', or remove it"
+        return None, f"{path}: it lasts longer than 24 hours; {advice}"
     return (found if found.until > now else None), ""
 
 

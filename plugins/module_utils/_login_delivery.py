@@ -18,12 +18,15 @@ import email.message
 import email.policy
 import email.utils
 import fcntl
+import functools
 import grp
 import hashlib
 import json
+import math
 import os
 import pwd
 import re
+import select
 import signal
 import smtplib
 import subprocess
@@ -274,28 +277,16 @@ class Delivery:
 
     def send_all(self) -> None:
         """Try every destination that is due, all at the same time: one that hangs must not delay another."""
-        children = {}
+        due, states = {}, {}
         for name in self.config.destinations:
-            state = read_state(self.state_file).get(name, {})
+            state = states[name] = read_state(self.state_file).get(name, {})
             failures = int(state.get("failures", 0))
             wait = WAITS[min(failures, len(WAITS) - 1)]
             # A clock that was set back must not stop delivery.
             if any(self.names(base, name) for base in self.bases) and not 0 <= time.time() - float(state.get("tried", 0)) < wait:
-                ready, done = os.pipe()
-                child = os.fork()
-                if child == 0:
-                    os.close(ready)
-                    try:
-                        os.write(done, self.send_one(name).encode("utf-8", "replace")[:4000])
-                    finally:
-                        os._exit(0)
-                os.close(done)
-                children[name] = (child, ready, state)
-        for name, (child, ready, state) in children.items():
-            with os.fdopen(ready, "rb") as stream:
-                answer = stream.read().decode("utf-8", "replace") or f"{name}: the sender died"
-            os.waitpid(child, 0)
-            self.remember_outcome(name, "" if answer == "ok" else answer, state)
+                due[name] = functools.partial(self.send_one, name)
+        for name, answer in side_by_side(due):
+            self.remember_outcome(name, "" if answer == "ok" else answer or f"{name}: the sender died", states[name])
 
     def remember_outcome(self, name: str, problem: str, before: t.Mapping[str, t.Any]) -> None:
         now = time.time()
@@ -489,6 +480,66 @@ def timed(seconds: int) -> t.Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def side_by_side(
+    jobs: t.Mapping[str, t.Callable[[], str]], at_once: int = 8, seconds: float = math.inf, begin: float = math.inf
+) -> t.Iterator[t.Tuple[str, str]]:
+    """Run each job in a process of its own; gives its name and what it answers (at most 4000 bytes) as soon as it does.
+
+    Args:
+        jobs: in the order in which they begin.
+        at_once: so many of them.
+        seconds: a job that takes longer is ended; it answers nothing, as one that dies.
+        begin: what has not begun after so many seconds is left out.
+    """
+    waiting = list(jobs.items())
+    running: t.Dict[int, t.Tuple[str, int, float]] = {}
+    answers: t.Dict[int, bytes] = {}
+    last = time.monotonic() + begin
+    while waiting or running:
+        if time.monotonic() > last:
+            waiting.clear()
+        while waiting and len(running) < at_once:
+            name, job = waiting.pop(0)
+            try:
+                child, stream = _apart(job)
+            except OSError as error:
+                # Too many processes, for instance.
+                yield name, f"{error.strerror or error}"
+                continue
+            running[stream], answers[stream] = (name, child, time.monotonic() + seconds), b""
+        for _name, child, end in running.values():
+            if time.monotonic() >= end:
+                os.kill(child, signal.SIGKILL)
+        ready, _write, _wrong = select.select(list(running), [], [], 1 if running else 0)
+        for stream in ready:
+            data = os.read(stream, 4096)
+            answers[stream] += data
+            if not data:
+                os.close(stream)
+                name, child, _end = running.pop(stream)
+                os.waitpid(child, 0)
+                yield name, answers.pop(stream).decode("utf-8", "replace")
+
+
+def _apart(job: t.Callable[[], str]) -> t.Tuple[int, int]:
+    """Begin it; returns the process and where its answer is read. Raises OSError."""
+    ready, done = os.pipe()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(ready)
+        os.close(done)
+        raise
+    if child == 0:
+        os.close(ready)
+        try:
+            os.write(done, job().encode("utf-8", "replace")[:4000])
+        finally:
+            os._exit(0)
+    os.close(done)
+    return child, ready
 
 
 class Sender(t.Protocol):

@@ -13,6 +13,9 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.civitas.hosting.plugins.module_utils import _bcrypt
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_bridge import MOST, PEOPLE, USER
+
 Config = t.Mapping[str, t.Any]
 Made = t.Dict[str, t.Any]
 
@@ -21,6 +24,9 @@ PROMETHEUS = "127.0.0.1:9090"
 ALERTMANAGER = "127.0.0.1:9093"
 BLACKBOX = "127.0.0.1:9115"
 
+# Who asks Alertmanager, by the token that it shows to the program that tells people: any user of the host could silence it otherwise.
+PASSWORD_FILE = "/etc/prometheus/alertmanager.password"
+LOGIN = {"basic_auth": {"username": USER, "password_file": PASSWORD_FILE}}
 RULES = "/etc/prometheus/rules/*.yml"
 CERTIFICATES = "/etc/civitas/certificates"
 HEARTBEAT = "DeadMan"
@@ -49,14 +55,19 @@ def prometheus(config: Config) -> Made:
     """The content of C(prometheus.yml)."""
     jobs = [
         _own(name, address, config)
-        for name, address in (("prometheus", PROMETHEUS), ("alertmanager", ALERTMANAGER), ("blackbox", BLACKBOX))
+        for name, address in (
+            ("prometheus", PROMETHEUS),
+            ("alertmanager", ALERTMANAGER),
+            ("blackbox", BLACKBOX),
+            ("alerts", f"127.0.0.1:{config['bridge_port']}"),
+        )
     ]
     jobs += [_agent(target, module, config) for target in config["targets"] for module in _modules(target)]
     jobs += [_probe(probe, config) for probe in config["probes"]]
     return {
         "global": {"scrape_interval": f"{config['interval']}s", "scrape_timeout": "10s", "evaluation_interval": f"{config['interval']}s"},
         "rule_files": [RULES],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER]}]}]},
+        "alerting": {"alertmanagers": [{**LOGIN, "static_configs": [{"targets": [ALERTMANAGER]}]}]},
         "scrape_configs": jobs,
     }
 
@@ -67,7 +78,8 @@ def _modules(target: Config) -> t.Sequence[str]:
 
 def _own(name: str, address: str, config: Config) -> Made:
     labels = {"host": config["host_name"], "instance": name}
-    return {"job_name": name, **LIMITS, "static_configs": [{"targets": [address], "labels": labels}]}
+    login = LOGIN if address == ALERTMANAGER else {}
+    return {"job_name": name, **login, **LIMITS, "static_configs": [{"targets": [address], "labels": labels}]}
 
 
 def _agent(target: Config, module: str, config: Config) -> Made:
@@ -145,6 +157,11 @@ def _module(probe: Config, config: Config) -> Made:
 # --- alarms
 
 
+def alertmanager_web(token: str) -> Made:
+    """The content of C(alertmanager-web.yml): whom it answers."""
+    return {"basic_auth_users": {USER: _bcrypt.digest(USER, token)}}
+
+
 def alertmanager(config: Config, token: str) -> Made:
     """The content of C(alertmanager.yml).
 
@@ -158,12 +175,14 @@ def alertmanager(config: Config, token: str) -> Made:
     people = {
         "url": f"http://127.0.0.1:{config['bridge_port']}/",
         "send_resolved": True,
+        # What is left out, the program asks for by itself.
+        "max_alerts": MOST,
         "http_config": {"authorization": {"credentials": token}},
     }
     return {
         "global": {"resolve_timeout": "5m"},
         "route": {
-            "receiver": "people",
+            "receiver": PEOPLE,
             "group_by": ["host", "severity"],
             "group_wait": "10s",
             # Who tells people gathers by itself; what is over is to be known soon.
@@ -179,11 +198,11 @@ def alertmanager(config: Config, token: str) -> Made:
                     "group_interval": f"{beat}m",
                     "repeat_interval": f"{beat * 60 - 30}s",
                 },
-                {"receiver": "people", "matchers": ['severity="warning"'], "repeat_interval": "24h"},
+                {"receiver": PEOPLE, "matchers": ['severity="warning"'], "repeat_interval": "24h"},
             ],
         },
         # Which alarm says more than another, the program that tells people knows. It must hear of all: Alertmanager keeps silent of the
         # end of what it held back.
         "inhibit_rules": [],
-        "receivers": [{"name": "people", "webhook_configs": [people]}, heartbeat],
+        "receivers": [{"name": PEOPLE, "webhook_configs": [people]}, heartbeat],
     }

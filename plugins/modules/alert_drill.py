@@ -62,8 +62,7 @@ mount:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_drill import MOUNT
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import DRILL
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import DRILL, DRILL_MOUNT
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_text
 
 SIZE = 2 * 1024 * 1024
@@ -80,7 +79,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     path = os.path.join(module.params["metrics_directory"], f"{DRILL}.prom")
-    result = {"file": path, "mount": MOUNT}
+    result = {"file": path, "mount": DRILL_MOUNT}
     if module.params["state"] == "raised":
         if not os.path.isdir(module.params["metrics_directory"]):
             module.fail_json(
@@ -89,7 +88,7 @@ def main() -> None:
         if not module.check_mode:
             _raise(module, path)
         module.exit_json(changed=True, **result)
-    there = os.path.lexists(path) or os.path.ismount(MOUNT) or os.path.isdir(MOUNT)
+    there = os.path.lexists(path) or os.path.ismount(DRILL_MOUNT) or os.path.isdir(DRILL_MOUNT)
     if there and not module.check_mode:
         _end(module, path)
     module.exit_json(changed=there, **result)
@@ -97,11 +96,11 @@ def main() -> None:
 
 def _raise(module: AnsibleModule, path: str) -> None:
     if module.params["filled"]:
-        os.makedirs(MOUNT, mode=0o755, exist_ok=True)
-        if not os.path.ismount(MOUNT):
+        os.makedirs(DRILL_MOUNT, mode=0o755, exist_ok=True)
+        if not os.path.ismount(DRILL_MOUNT):
             options = f"size={SIZE},mode=0700,nosuid,nodev,noexec"
-            module.run_command(["mount", "-t", "tmpfs", "-o", options, DRILL, MOUNT], check_rc=True)
-        with open(os.path.join(MOUNT, "filled"), "wb") as file:
+            module.run_command(["mount", "-t", "tmpfs", "-o", options, DRILL, DRILL_MOUNT], check_rc=True)
+        with open(os.path.join(DRILL_MOUNT, "filled"), "wb") as file:
             file.write(b"\0" * int(SIZE * module.params["filled"]))
     write_text(path, module.params["text"])
 
@@ -109,10 +108,10 @@ def _raise(module: AnsibleModule, path: str) -> None:
 def _end(module: AnsibleModule, path: str) -> None:
     if os.path.lexists(path):
         os.unlink(path)
-    if os.path.ismount(MOUNT):
-        module.run_command(["umount", MOUNT], check_rc=True)
-    if os.path.isdir(MOUNT):
-        os.rmdir(MOUNT)
+    if os.path.ismount(DRILL_MOUNT):
+        module.run_command(["umount", DRILL_MOUNT], check_rc=True)
+    if os.path.isdir(DRILL_MOUNT):
+        os.rmdir(DRILL_MOUNT)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _alert_eval
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_metrics as metrics
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_receivers as receivers
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_notify import quiet
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import DRILL, Alert, Rule, parse
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import DRILL, DRILL_MOUNT, Alert, Rule, parse
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import Told, compose
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,7 +43,7 @@ def own_rules() -> list[Rule]:
 def ringing(chosen: list[Rule], plan: drill.Plan, folder: Path, after: float) -> set[str]:
     """Which alarms of the drill a host would tell that judges itself, when they have rung for so long."""
     (folder / "drill.prom").write_text(plan.text, encoding="utf-8")
-    mount = f'{drill.MOUNT_METRIC}{{mountpoint="{drill.MOUNT}"}} {plan.filled}\n' if plan.filled else ""
+    mount = f'{drill.MOUNT_METRIC}{{mountpoint="{DRILL_MOUNT}"}} {plan.filled}\n' if plan.filled else ""
     (folder / "host.prom").write_text(mount, encoding="utf-8")
     samples, faults = metrics.read(str(folder))
     assert faults == []
@@ -101,11 +101,25 @@ def alarm(name: str, **labels: str) -> Alert:
 
 
 def test_a_message_says_first_that_it_is_a_drill() -> None:
-    message = compose("a", [Told("new", alarm("Full", mountpoint=drill.MOUNT))], "x")
+    message = compose("a", [Told("new", alarm("Full", mountpoint=DRILL_MOUNT))], "x")
     assert message["subject"] == "[a] DRILL, nothing is wrong: CRITICAL: X is 1."
     assert message["text"].startswith("DRILL, nothing is wrong: CRITICAL: a: X is 1.")
     assert "DRILL, nothing is wrong" in message["short"]
     assert "DRILL" not in str(compose("a", [Told("new", alarm("Full", mountpoint="/"))], "x"))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"mountpoint": f"{DRILL_MOUNT}-archive"},
+        {"mountpoint": "/srv/alarm-drill"},
+        {"project": "p", "service": DRILL},
+        {"drill": "x"},
+    ],
+)
+def test_what_only_has_a_name_like_it_is_no_drill(labels: dict[str, str]) -> None:
+    assert not drill.is_drill(alarm("Full", **labels))
+    assert drill.is_drill(alarm("Full", **labels, **({} if "drill" in labels else {"drill": DRILL}))) == ("drill" not in labels)
 
 
 def test_who_did_not_hear_is_named() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _alert_noti
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_receivers import Receiver
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Alert
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_window import Window
-from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Undelivered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,18 +38,20 @@ class Site:
         self.state: dict[str, Any] = {}
         self.now = BEGIN
         self.heard: list[tuple[str, dict[str, Any]]] = []
+        self.tried: list[str] = []
         self.said: list[str] = []
         self.failing: dict[str, str] = {}
         self.window: Window | None = None
 
-    def send(self, receiver: Receiver, message: Any) -> None:
-        if receiver.name in self.failing:
-            raise Undelivered(self.failing[receiver.name])
-        self.heard.append((receiver.name, dict(message)))
+    def send(self, messages: Any) -> Iterator[tuple[str, str]]:
+        for receiver, message in messages:
+            self.tried.append(receiver.name)
+            if receiver.name not in self.failing:
+                self.heard.append((receiver.name, dict(message)))
+            yield receiver.name, self.failing.get(receiver.name, "")
 
     def save(self) -> None:
-        # As it is kept between two runs.
-        self.state = json.loads(json.dumps(self.state))
+        self.kept = json.dumps(self.state)
 
     def run(self, *alerts: Alert, minutes: int = 1) -> list[str]:
         """The subjects that are heard in some minutes with these alarms."""
@@ -59,7 +61,7 @@ class Site:
                 self.receivers, "h", self.state, self.save, self.send, lambda _severity, text: self.said.append(text)
             )
             notifier.run(alerts, self.window, self.now)
-            self.save()
+            self.state = json.loads(self.kept)
             self.now += MINUTE
         return [f"{name}: {message['subject']}" if len(self.receivers) > 1 else message["subject"] for name, message in self.heard[before:]]
 
@@ -127,16 +129,49 @@ def test_another_series_or_host_is_not_silenced() -> None:
     assert notify.quiet([worse, same, other, same._replace(host="i")]) == {same.key}
 
 
-def test_of_a_host_that_does_not_answer_nothing_else_is_told_nor_over() -> None:
+def test_of_a_host_that_does_not_answer_nothing_of_itself_is_told_nor_over() -> None:
     site = Site()
-    site.run(CRITICAL)
-    down, other = alarm("HostDown", "critical", ("*",)), alarm("Elsewhere", "critical")._replace(host="i")
+    own = CRITICAL._replace(inside=True)
+    site.run(own)
+    down, other = alarm("HostDown", "critical", ("*",)), alarm("Elsewhere", "critical")._replace(host="i", inside=True)
     # Its series end at once, and that it is down is known minutes later.
     assert site.run(minutes=5) == []
-    assert site.run(down, alarm("Missing", "critical"), other) == ["[2 hosts] CRITICAL: HostDown (and 1 more)"]
+    missing = alarm("Missing", "critical")._replace(inside=True)
+    assert site.run(down, missing, other) == ["[2 hosts] CRITICAL: HostDown (and 1 more)"]
     assert site.run(down, minutes=200) == ["[i] over: Elsewhere"]
-    assert site.run(CRITICAL, minutes=7) == ["[h] over: HostDown"]
+    assert site.run(own, minutes=7) == ["[h] over: HostDown"]
     assert site.run(minutes=7) == ["[h] over: Fuller"]
+
+
+def test_of_a_host_that_does_not_answer_what_is_seen_from_outside_is_told_and_over() -> None:
+    site = Site()
+    down, probe = alarm("HostDown", "critical", ("*",)), alarm("ProbeFailed", "critical", probe="site")
+    site.run(down)
+    assert site.run(down, minutes=60) == []
+    assert site.run(down, probe) == ["[h] CRITICAL: ProbeFailed site"]
+    assert site.run(down, minutes=7) == ["[h] over: ProbeFailed site"]
+
+
+def test_a_drill_and_what_really_is_wrong_are_never_in_one_message() -> None:
+    drilled = [alarm("ContainerDown", "critical", drill="alarm-drill"), alarm("Unit", drill="alarm-drill")]
+    real = [CRITICAL._replace(since=BEGIN + 1), alarm("Memory")]
+    site = Site()
+    assert site.run(*drilled, *real) == ["[h] CRITICAL: Fuller (and 1 more)"]
+    assert site.run(*drilled, *real) == ["[h] DRILL, nothing is wrong: CRITICAL: ContainerDown alarm-drill (and 1 more)"]
+    assert site.run(*drilled, *real, minutes=60) == []
+    assert site.run(minutes=10) == [
+        "[h] over: Fuller (and 1 more)",
+        "[h] DRILL, nothing is wrong: over: ContainerDown alarm-drill (and 1 more)",
+    ]
+    for _name, message in site.heard:
+        assert message["text"].count("DRILL, nothing is wrong") in (0, len(message["alerts"]))
+        assert ("DRILL" in message["short"]) == ("DRILL" in message["text"])
+    site.window = Window(site.now + HOUR, "x")
+    site.run(*drilled, *real)
+    site.window = None
+    assert site.run(*drilled, *real) == ["[h] Alarms of h are told again: the time for its maintenance is over. (and 2 more)"]
+    assert "DRILL" not in site.heard[-1][1]["text"]
+    assert len(site.run(*drilled, *real)) == 1
 
 
 def test_who_hears_critical_alarms_only() -> None:
@@ -154,6 +189,39 @@ def test_what_was_not_taken_is_told_later_and_once() -> None:
     assert site.run(CRITICAL, minutes=5) == ["[h] CRITICAL: Fuller"]
     assert site.said[1:] == ["mail: messages are taken again", "mail was told: [h] CRITICAL: Fuller"]
     assert site.run(CRITICAL, minutes=60) == []
+
+
+def test_a_run_that_is_cut_keeps_what_it_knows_and_the_next_begins_with_others() -> None:
+    site = Site(*(Receiver(name, ("critical",), "sms", {}) for name in ("a", "b", "c")))
+    site.failing = {"a": "it hangs", "b": "it hangs"}
+    kept: dict[str, Any] = {}
+
+    class CutError(Exception):
+        pass
+
+    def send(messages: Any) -> Iterator[tuple[str, str]]:
+        for number, outcome in enumerate(site.send(messages)):
+            if number == 2:
+                raise CutError
+            yield outcome
+
+    def save() -> None:
+        kept.update(json.loads(json.dumps(site.state)))
+
+    notifier = notify.Notifier(site.receivers, "h", site.state, save, send, lambda _severity, _text: None)
+    with pytest.raises(CutError):
+        notifier.run([CRITICAL], None, site.now)
+    assert {name: state.get("problem") for name, state in kept.items()} == {"a": "it hangs", "b": "it hangs", "c": None}
+    site.state, site.now, site.tried, site.heard = kept, site.now + 3 * MINUTE, [], []
+    site.run(CRITICAL)
+    assert site.tried == ["c", "a", "b"] and [name for name, _message in site.heard] == ["c"]
+
+
+def test_who_was_not_tried_is_tried_next() -> None:
+    site = Site()
+    notifier = notify.Notifier(site.receivers, "h", site.state, site.save, lambda _messages: [], lambda _severity, _text: None)
+    assert notifier.run([CRITICAL], None, site.now)
+    assert site.run(CRITICAL) == ["[h] CRITICAL: Fuller"]
 
 
 def test_a_repetition_has_the_same_number_and_nothing_else_has() -> None:
@@ -178,6 +246,34 @@ def test_one_that_cannot_be_told_is_told_to_the_others() -> None:
         "mail: [h] CRITICAL: Fuller",
         "phone: [h] over: mail cannot be told of alarms: mail: 127.0.0.1 port 25: refused.",
     ]
+
+
+def test_one_that_could_not_be_told_is_known_to_be_there_again_although_nothing_rings() -> None:
+    site = Site()
+    site.failing["mail"] = "no"
+    site.run(CRITICAL, minutes=2)
+    assert site.run(minutes=20) == []
+    assert notify.nobody_hears(site.receivers, site.state, site.now)
+    site.failing.clear()
+    assert site.run(minutes=60) == [
+        "[h] Alarms of h could not be told here since 2027-01-15 08:00:00 UTC. This can, and what rings comes by itself."
+    ]
+    assert not notify.nobody_hears(site.receivers, site.state, site.now)
+
+
+def test_nobody_hears_when_all_who_hear_critical_alarms_fail_for_long() -> None:
+    warned = Receiver("office", ("warning",), "email", {})
+    site = Site(MAIL, PHONE, warned)
+    assert not notify.nobody_hears(site.receivers, site.state, site.now)
+    site.failing = {"mail": "no", "phone": "no"}
+    site.run(CRITICAL, minutes=14)
+    assert not notify.nobody_hears(site.receivers, site.state, site.now)
+    site.run(CRITICAL, WARNING, minutes=3)
+    assert notify.nobody_hears(site.receivers, site.state, site.now)
+    del site.failing["phone"]
+    site.run(CRITICAL, minutes=5)
+    assert not notify.nobody_hears(site.receivers, site.state, site.now)
+    assert not notify.nobody_hears([], {}, site.now) and not notify.nobody_hears([warned], {}, site.now)
 
 
 def test_a_maintenance_is_told_at_its_beginning_and_end_and_silent_between() -> None:
@@ -225,13 +321,34 @@ def test_many_are_one_message_that_can_be_read() -> None:
     (subject,) = site.run(*(alarm("Unit", "critical", unit=f"u{number:03}") for number in range(100)))
     assert subject == "[h] CRITICAL: Unit u000 (and 99 more)"
     message = site.heard[0][1]
-    assert "And 60 more; see 'civitas-alerts status' on h." in message["text"] and len(message["alerts"]) == 100
+    assert (
+        "And 60 more; see 'sudo civitas-alerts status' on h." in message["text"]
+        and len(message["alerts"]) == 40
+        and message["left_out"] == 60
+    )
 
 
 def test_several_hosts_in_one_message() -> None:
     site = Site()
     assert site.run(CRITICAL, CRITICAL._replace(host="i")) == ["[2 hosts] CRITICAL: Fuller (and 1 more)"]
     assert "CRITICAL: h: Fuller" in site.heard[0][1]["text"] and "CRITICAL: i: Fuller" in site.heard[0][1]["text"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None, [], 5, {"told": None}, {"told": {"k": {}}}, {"told": {"k": None}}, {"told": {"k": {"alert": {"name": "X"}, "at": 1}}},
+        {"told": {"k": {"alert": WARNING._asdict(), "at": "x", "gone": None}}}, {"fresh": {"k": None}}, {"fresh": []},
+        {"window": 5}, {"window": [1]}, {"window": ["x", 5]}, {"problem": "x", "tried": "y", "failures": "z", "since": []},
+        {"problem": 5, "failures": -7},
+    ],
+    ids=range(15),
+)  # fmt: skip
+def test_a_state_that_cannot_be_read_hinders_nothing(bad: Any) -> None:
+    site = Site()
+    site.state = {"mail": bad}
+    assert any("CRITICAL: Fuller" in subject or "are told again" in subject for subject in site.run(CRITICAL, minutes=5))
+    assert json.loads(json.dumps(notify.kept_state(site.state["mail"]))) == site.state["mail"]
 
 
 ALARMS = [WARNING, CRITICAL, alarm("Memory"), alarm("Unit", "critical", unit="a")]

@@ -19,8 +19,10 @@ import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_program as program
 
 from tests.unit import sinks
-from tests.unit.plugins.test_alert_bridge import item, payload
+from tests.unit.plugins.test_alert_bridge import alertmanager, item, payload
 from tests.unit.plugins.test_declarations import ROOT
+
+__all__ = ["alertmanager"]
 
 RULES: list[dict[str, Any]] = [
     {"role": "base", "name": "DiskFull", "severity": "critical", "metric": "civitas_mount_used_ratio", "above": 0.7, "unit": "ratio",
@@ -114,7 +116,7 @@ def test_a_full_disk_silences_nothing_and_repeats_nothing(host: Host) -> None:
 
 def test_status_says_what_rings(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert host.run("status") == 1
-    assert "is not judged; see 'systemctl status civitas-metrics.timer'" in capsys.readouterr().err
+    assert "what the host measured is not judged by now; see 'systemctl status civitas-metrics.timer" in capsys.readouterr().err
     host.run("evaluate")
     assert host.run("status") == 0
     host.measure(0.9)
@@ -129,6 +131,25 @@ def test_status_says_what_rings(host: Host, capsys: pytest.CaptureFixture[str]) 
     assert "WARNING" not in capsys.readouterr().err, "another alarm says more of the same"
     host.configure(receivers=[])
     assert host.run("status") == 1 and "nobody hears an alarm" in capsys.readouterr().err
+
+
+def test_what_another_release_kept_stops_nothing(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.measure(0.9)
+    host.run("evaluate")
+    kept = host.path / "disk" / "alerts.json"
+    document = json.loads(kept.read_text())
+    for state in document["receivers"].values():
+        for entry in state["told"].values():
+            entry["alert"]["colour"] = "red"
+    document["alerts"][0]["colour"] = "red"
+    kept.write_text(json.dumps({**document, "time": time.time() - 7200}))
+    assert host.run("status") == 1
+    assert "what the host measured is not judged since 20" in (said := capsys.readouterr().err) and ", 2h 0m 0s; see" in said
+    assert host.run("evaluate") == 0 and len(host.relay.mails) == 1, "it is known that it was told"
+    kept.write_text(json.dumps({"time": "x", "alerts": [{}], "receivers": {"chat": {"told": {"k": {"alert": {"name": "X"}}}}}}))
+    assert host.run("status") == 1
+    assert host.run("evaluate") == 0
+    assert [len(found) for found in host.heard()] == [2, 2]
 
 
 def test_a_drill(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,6 +192,23 @@ def test_a_maintenance(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert host.run("silence", "--for", "2h") == 1 == host.run("silence", "--for", "3d", "--reason", "x")
     said = capsys.readouterr().err
     assert "there is no reason; write one" in said and "'3d' is no length of a maintenance; write 30m" in said
+
+
+def test_what_it_says_names_the_program_that_is_there(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.places = host.places._replace(program="civitas-site-alerts")
+    lines = "".join(f'civitas_mount_used_ratio{{mountpoint="/srv{number}"}} 0.9\n' for number in range(50))
+    (host.path / "metrics" / "host.prom").write_text(f"civitas_collected_time_seconds 1\n{lines}")
+    host.run("evaluate")
+    assert "And 10 more; see 'sudo civitas-site-alerts status' on server1." in host.relay.mails[0][1].get_content()
+    host.run("silence", "--for", "1h", "--reason", "x")
+    (host.path / "maintenance.json").write_text("{")
+    host.run("silence", "--for", "x")
+    host.run("status")
+    with pytest.raises(SystemExit):
+        host.run("--help")
+    said = capsys.readouterr()
+    assert said.out.count("civitas-site-alerts") >= 2 and said.err.count("civitas-site-alerts") >= 2
+    assert "civitas-alerts" not in (said.out + said.err).replace("civitas-alerts.service", "")
 
 
 def test_a_test_reaches_everybody_or_says_who_not(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,11 +258,11 @@ sys.exit(program.main(["receive"], program.Places(sys.argv[1], sys.argv[2], tupl
 class Bridge:
     """The service as a process of its own."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, alertmanager_port: int = 0) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.host = host
-        host.configure(rules=[], bridge={"port": self.port, "token": "canary-token"})
+        host.configure(rules=[], bridge={"port": self.port, "token": "canary-token", "alertmanager": alertmanager_port})
         self.start()
 
     def start(self) -> None:
@@ -280,6 +318,38 @@ def test_what_alertmanager_says_is_told_in_the_same_words(bridge: Bridge, capsys
     assert bridge.wait(2)[1:] == ["[server1] over: /srv is 71.23% full."]
     assert "canary" not in bridge.stop()
     assert [len(found) for found in bridge.host.heard()] == [2, 2]
+
+
+def test_what_alertmanager_has_and_did_not_say_is_told(host: Host, alertmanager: Any) -> None:
+    alertmanager.alarms.append((item(severity="critical"), "active"))
+    found = Bridge(host, alertmanager.port)
+    try:
+        assert found.wait(1) == ["[server1] CRITICAL: /srv is 51% full."]
+    finally:
+        found.process.kill()
+        found.process.wait()
+
+
+def told(bridge: Bridge) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", bridge.port, timeout=5)
+    connection.request("GET", "/metrics")
+    found = connection.getresponse().read().decode().splitlines()[-1]
+    connection.close()
+    return found
+
+
+def test_the_heartbeat_learns_that_nobody_can_be_told(bridge: Bridge) -> None:
+    bridge.post(item(severity="critical"))
+    bridge.wait(1)
+    assert told(bridge) == "civitas_alerts_can_be_told 1"
+    bridge.stop()
+    kept = bridge.host.path / "disk" / "alerts-told.json"
+    document = json.loads(kept.read_text())
+    for state in document["receivers"].values():
+        state.update({"problem": "refused", "since": time.time() - 1000, "tried": time.time(), "failures": 9})
+    kept.write_text(json.dumps(document))
+    bridge.start()
+    assert told(bridge) == "civitas_alerts_can_be_told 0"
 
 
 def test_without_a_token_nobody_listens(host: Host, capsys: pytest.CaptureFixture[str]) -> None:

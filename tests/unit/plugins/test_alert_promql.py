@@ -27,7 +27,11 @@ def test_one_rule() -> None:
         "expr": 'civitas_mount_used_ratio{host="h"} > 0.5',
         "for": "600s",
         "labels": {"severity": "warning"},
-        "annotations": {"text": "{{ $labels.mountpoint }} is {{ $value | humanizePercentage }} full.", "runbook": "alerts.md#disk"},
+        "annotations": {
+            "text": "{{ $labels.mountpoint }} is {{ $value | humanizePercentage }} full.",
+            "runbook": "alerts.md#disk",
+            "inside": "true",
+        },
     }]}]}  # fmt: skip
 
 
@@ -51,7 +55,7 @@ def test_expressions_are_left_as_they_are_and_written_once() -> None:
     rule = {"role": "monitoring", "name": "Up", "severity": "critical", "expr": "up == 0", "text": "{host} is down.", "runbook": "a.md#a"}
     assert expressions({"a": [rule], "b": [rule]}) == {"Up": "up == 0"}
     (group,) = prometheus_rules({"a": [{**rule, "blinds": True}]})["groups"]
-    assert group["rules"][0]["annotations"]["inhibits"] == "*"
+    assert group["rules"][0]["annotations"]["inhibits"] == "*" and "inside" not in group["rules"][0]["annotations"]
 
 
 def test_no_label_gets_out_of_its_quotes() -> None:

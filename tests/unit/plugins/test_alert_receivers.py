@@ -154,6 +154,31 @@ def test_one_that_hangs_is_left(tmp_path: Path) -> None:
         assert time.monotonic() - begin < 5
 
 
+def test_those_that_hang_delay_no_other_and_whatever_fails_is_the_failure_of_one(tmp_path: Path) -> None:
+    with tls_servers.answering(lambda _connection: time.sleep(30)) as port, sinks.https(tmp_path) as sink:
+        mail = {"from": "h@example.org", "port": port}
+        hanging = receivers.parse([{"name": "slow", "email": {"to": [f"a{number}@example.org" for number in range(6)]}}], mail)
+        unwritable = receivers.parse([{"name": "bad", "webhook": {"url": f"{sink.url}/b\u00fcro"}}], {})
+        begin = time.monotonic()
+        times = {}
+        outcomes = {}
+        for name, problem in receivers.send_all([(each, MESSAGE) for each in (*hanging, *unwritable, webhook(sink))], 2):
+            times[name], outcomes[name] = time.monotonic() - begin, problem
+    assert [request.target for request in sink.requests] == ["/hooks/canary?a=b"]
+    assert outcomes["team"] == "" and times["team"] < 2 and times["bad"] < 2
+    assert outcomes["bad"].startswith("webhook: ") and "UnicodeEncodeError" in outcomes["bad"]
+    assert all("did not answer within 2 seconds" in outcomes[each.name] for each in hanging) and max(times.values()) < 10
+
+
+def test_an_address_that_cannot_be_written_is_the_failure_of_one() -> None:
+    with sinks.mail() as sink:
+        (found,) = receivers.parse(
+            [{"name": "x", "email": {"to": ["a@example.org"]}}], {"from": "b\u00fcro@example.org", "port": sink.port}
+        )
+        with pytest.raises(Undelivered, match="UnicodeEncodeError"):
+            receivers.send(found, MESSAGE)
+
+
 # --- SMS
 
 

@@ -29,6 +29,7 @@ def without(*keys: str, **changes: Any) -> dict[str, Any]:
 def test_a_good_rule() -> None:
     (rule,) = rules.parse([{**GOOD, "labels": {"b": "2", "a": "1"}, "for": "10m", "unit": "ratio"}])
     assert (rule.condition, rule.limit, rule.hold, rule.labels, rule.rank) == ("above", 0.7, 600.0, (("a", "1"), ("b", "2")), 1)
+    assert rule.inside and not rules.parse([without("above", "metric", expr="up == 0")])[0].inside
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_a_good_rule() -> None:
         without("above", missing="True", text="Nothing is known of {host}."),
         without("above", "metric", expr="up == 0"),
         without("above", "metric", expr="up == 0", blinds=True),
+        without("above", "metric", expr="up == 0", inside=True),
     ],
 )
 def test_others(item: dict[str, Any]) -> None:
@@ -81,6 +83,7 @@ def test_others(item: dict[str, Any]) -> None:
         (without("above", "metric", expr=" "), "expr is empty"),
         (without(blinds=True), "blinds is True; write true, and that for a rule with expr only"),
         (without("above", "metric", expr="up == 0", blinds="x"), "blinds is 'x'; write true"),
+        (without(inside=True), "inside is True; write true, and that for a rule with expr only"),
         (without(summary="x"), "'summary' means nothing; known are name"),
     ],
 )

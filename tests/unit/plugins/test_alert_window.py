@@ -37,4 +37,5 @@ def test_one_that_cannot_be_is_refused(tmp_path: Path, length: str, reason: str)
 def test_what_nobody_can_read_or_lasts_for_ever_silences_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "x").write_text(text)
     found, fault = window.read(str(tmp_path / "x"), NOW)
-    assert found is None and "alarms are told" in fault
+    assert found is None and "alarms are told. Write it with 'sudo civitas-alerts silence'" in fault
+    assert "'sudo civitas-site-alerts silence'" in window.read(str(tmp_path / "x"), NOW, "civitas-site-alerts")[1]

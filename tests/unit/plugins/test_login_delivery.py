@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import time
 
 import pytest
@@ -497,3 +498,36 @@ def test_nobody_else_says_it_in_the_name_of_sshd():
         entry(forged, "0", "42", "/usr/bin/logger"),
     ]
     assert delivery.said_by_sshd(said) == ["User child is on pid 42"]
+
+
+# --- several at the same time
+
+
+def test_one_that_hangs_or_dies_delays_no_other() -> None:
+    def dies() -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return "never"
+
+    def fails() -> str:
+        raise KeyError("canary")
+
+    def hangs() -> str:
+        time.sleep(60)
+        return "never"
+
+    begin = time.monotonic()
+    jobs = {"hangs": hangs, "dies": dies, "fails": fails, "long": lambda: "x" * 5000, "good": lambda: "ok"}
+    found = list(delivery.side_by_side(jobs, at_once=2, seconds=3))
+    assert found[-1] == ("hangs", "") and time.monotonic() - begin < 20
+    assert dict(found) == {"hangs": "", "dies": "", "fails": "", "long": "x" * 4000, "good": "ok"}
+
+
+def test_what_does_not_begin_in_time_is_left_out() -> None:
+    def slow() -> str:
+        time.sleep(0.5)
+        return "ok"
+
+    assert list(delivery.side_by_side({"a": slow, "b": slow, "c": slow}, at_once=2, begin=0.1)) in (
+        [("a", "ok"), ("b", "ok")],
+        [("b", "ok"), ("a", "ok")],
+    )

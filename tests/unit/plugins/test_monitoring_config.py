@@ -173,7 +173,12 @@ def test_people_hear_all_but_the_heartbeat():
     assert (found["route"]["repeat_interval"], warnings["repeat_interval"]) == ("4h", "24h")
     receivers = {receiver["name"]: receiver for receiver in found["receivers"]}
     assert receivers["people"]["webhook_configs"] == [
-        {"url": "http://127.0.0.1:9099/", "send_resolved": True, "http_config": {"authorization": {"credentials": "t"}}}
+        {
+            "url": "http://127.0.0.1:9099/",
+            "send_resolved": True,
+            "max_alerts": 1000,
+            "http_config": {"authorization": {"credentials": "t"}},
+        }
     ]
     assert receivers["heartbeat"]["webhook_configs"][0]["url"] == GOOD["heartbeat_url"]
 
@@ -183,8 +188,18 @@ def test_without_a_service_outside_the_heartbeat_goes_nowhere():
     assert receivers[1] == {"name": "heartbeat"}
 
 
+def test_alertmanager_answers_only_who_has_the_token():
+    made = monitoring_config(GOOD, "alertmanager_web", "canary-4711")
+    assert made == monitoring_config(GOOD, "alertmanager_web", "canary-4711")
+    assert made["basic_auth_users"]["civitas"].startswith("$2b$") and "canary" not in str(made)
+    login = {"username": "civitas", "password_file": "/etc/prometheus/alertmanager.password"}
+    found = monitoring_config(GOOD, "prometheus")
+    assert found["alerting"]["alertmanagers"][0]["basic_auth"] == login
+    assert [job["job_name"] for job in found["scrape_configs"] if job.get("basic_auth") == login] == ["alertmanager"]
+
+
 def test_another_program_is_an_error():
-    with pytest.raises(AnsibleFilterError, match="write prometheus, blackbox or alertmanager"):
+    with pytest.raises(AnsibleFilterError, match="write prometheus, blackbox, alertmanager or alertmanager_web"):
         monitoring_config(GOOD, "grafana")
     with pytest.raises(AnsibleFilterError, match="KeyError"):
         monitoring_config({}, "prometheus")

@@ -29,15 +29,18 @@ OTHER = {"host": "h2", "job": "node", "instance": "h2"}
 PROBE = {"host": "h", "job": "probe", "instance": "site", "probe": "site", "target": "https://x/"}
 OWN = {"host": "watch", "job": "prometheus", "instance": "prometheus"}
 DAY = 86400
+
+
+def named(metric: str, labels: dict[str, str]) -> str:
+    return f"{metric}{{{','.join(f'{name}={json.dumps(value)}' for name, value in labels.items())}}}"
+
+
+CAN_BE_TOLD = named("civitas_alerts_can_be_told", {**OWN, "job": "alerts", "instance": "alerts"})
 # Well for six minutes, wrong for twenty-one, well again.
 WELL_WRONG_WELL = "1x5 0x20 1x60"
 
 # Name to cases: series with a value each minute, the minutes to look at with whether it rings there, and the labels of what rings.
 Case = tuple[dict[str, str], dict[int, bool], dict[str, str]]
-
-
-def named(metric: str, labels: dict[str, str]) -> str:
-    return f"{metric}{{{','.join(f'{name}={json.dumps(value)}' for name, value in labels.items())}}}"
 
 
 # Whatever else is there, these are not missing.
@@ -56,7 +59,14 @@ STORIES: dict[str, list[Case]] = {
             {"host": "h"},
         )
     ],
-    "TargetDown": [({named("up", NODE): WELL_WRONG_WELL}, {10: False, 11: True, 26: True, 27: False}, NODE)],
+    "TargetDown": [
+        ({named("up", NODE): WELL_WRONG_WELL, named("up", PROBE): WELL_WRONG_WELL, named("up", OWN): WELL_WRONG_WELL},
+         {10: False, 11: True, 26: True, 27: False}, NODE)
+    ],
+    "MonitoringPartDown": [
+        ({named("up", labels): WELL_WRONG_WELL, named("up", NODE): WELL_WRONG_WELL}, {10: False, 11: True, 26: True, 27: False}, labels)
+        for labels in (PROBE, OWN)
+    ],
     "TargetMissing": [
         ({named("up", {**NODE, "job": "postgres"}): "_x13 1x30", named("up", NODE): "1x50"}, {9: False, 10: True, 12: True, 13: False},
          {"host": "h", "job": "postgres"}),
@@ -106,9 +116,14 @@ STORIES: dict[str, list[Case]] = {
          {110: False}, {}),
     ],
     "DeadMan": [
-        ({}, {0: True, 60: True}, {}),
+        ({CAN_BE_TOLD: "1x90"}, {0: True, 60: True}, {}),
+        # It is held back while nobody can be told, or who tells is not there, but for a restart.
+        ({CAN_BE_TOLD: "1x10 0x10 1x10 stale 1x10 stale _x20"},
+         {10: True, 12: True, 15: False, 21: False, 22: True, 33: True, 46: True, 50: False}, {}),
         # It is held back while alarms do not leave, and comes again.
-        ({named("alertmanager_notifications_failed_total", OWN): "0x9 1+1x30 31x60"}, {9: True, 25: False, 45: False, 60: True}, {}),
+        ({CAN_BE_TOLD: "1x90",
+          named("alertmanager_notifications_failed_total", OWN): "0x9 1+1x30 31x60"},
+         {9: True, 25: False, 45: False, 60: True}, {}),
     ],
 }  # fmt: skip
 
@@ -165,6 +180,12 @@ def test_every_rule_has_a_story_and_names_only_labels_that_it_has() -> None:
             assert not any(rings.values()) or fields <= set(labels), f"{name}: {fields - set(labels)}"
 
 
+def test_a_silent_host_hides_what_it_says_of_itself_and_nothing_else() -> None:
+    inside = {item["name"] for item in declared() if item.get("inside")}
+    assert inside == {"TargetDown", "TargetMissing"}
+    assert [item["name"] for item in declared() if item.get("blinds")] == ["HostSilent"]
+
+
 def test_every_rule_has_a_section_in_the_runbook() -> None:
     text = (ROOT / "docs/runbooks/monitoring.md").read_text(encoding="utf-8")
     for item in declared():
@@ -183,12 +204,13 @@ def test_every_rule_fires_does_not_fire_and_resolves(distribution: str) -> None:
     ("right", "wrong", "name"),
     [
         ("max by (host) (up", "min by (host) (up", "HostSilent"),
-        ('job!~"prometheus|alertmanager|blackbox|probe"', 'job!~"prometheus"', "HostSilent"),
-        ("up == 0", "up != 1", "TargetMissing"),
+        ('job!~"prometheus|alertmanager|blackbox|alerts|probe"', 'job!~"prometheus"', "HostSilent"),
+        ("} == 0", "} != 1", "TargetMissing"),
         ("14 * 86400", "13 * 86400", "ProbeCertificateEndsSoon"),
         ("3 * 86400", "4 * 86400", "ProbeCertificateEnds"),
         ("> 0.9", ">= 0.9", "HistoryNearItsBound"),
         ("unless on () ALERTS", "and on () ALERTS", "DeadMan"),
+        ("[3m]", "[30m]", "DeadMan"),
         ('probe="site"', 'probe="sit"', "ProbeMissing"),
     ],
 )

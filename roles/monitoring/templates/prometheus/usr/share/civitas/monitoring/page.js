@@ -4,7 +4,7 @@
 
 const MINUTE = 60, HOUR = 3600, DAY = 86400;
 // What this host's own programs say of themselves is no host.
-const AGENTS = 'job!~"prometheus|alertmanager|blackbox|probe"';
+const AGENTS = 'job!~"prometheus|alertmanager|blackbox|alerts|probe"';
 const QUERIES = {
   up: `max by (host) (up{${AGENTS}})`,
   cpu: "max by (host) (civitas_cpu_busy_ratio)",
