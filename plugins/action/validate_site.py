@@ -23,6 +23,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _firewall_model,
     _login_preflight,
     _mail_preflight,
+    _monitoring_preflight,
     _monitoring_server_preflight,
     _people,
     _policy,
@@ -30,6 +31,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _secrets,
     _site_roles,
     _site_rules,
+    _webhook,
 )
 from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import Problem
 from ansible_collections.civitas.hosting.plugins.plugin_utils import _internal_ca, _internal_ca_run, _secrets_run, _site_certificate
@@ -161,6 +163,7 @@ class ActionModule(ActionBase):
             self._judge_mail(target)
             self._judge_alarms(target)
             self._judge_monitoring(target, targets)
+            self._judge_heartbeat(target, targets)
             self._judge_firewall(target)
         notes = self._notes + self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
@@ -190,11 +193,12 @@ class ActionModule(ActionBase):
     def _load(self, path: str) -> t.Dict[str, t.Any]:
         if not os.path.exists(path):
             return {}
+        # Read anew, and not copied: that would take longer than reading it.
         try:
             # ansible-core 2.19 renders only what is marked as trusted; earlier releases do not know the argument.
-            data = self._loader.load_from_file(path, trusted_as_template=True)
+            data = self._loader.load_from_file(path, cache="none", unsafe=True, trusted_as_template=True)
         except TypeError:
-            data = self._loader.load_from_file(path)
+            data = self._loader.load_from_file(path, cache="none", unsafe=True)
         return data if isinstance(data, dict) else {}
 
     def _computed(self, files: t.List[str]) -> t.Dict[str, t.Any]:
@@ -286,6 +290,7 @@ class ActionModule(ActionBase):
         self._add(_site_rules.check_single_server(tier, [target.host for target in targets if target.roles]))
         self._add(_site_rules.check_monitoring_addresses(hosts))
         self._add(_site_rules.check_addresses(hosts))
+        self._add(_site_rules.check_heartbeats(hosts))
         for target in targets:
             roles = [role.name for role in target.roles]
             self._add(_site_rules.check_site_variables(target.host, known), target.own)
@@ -293,6 +298,7 @@ class ActionModule(ActionBase):
             self._add(_site_rules.check_aliases(target.host), target.own)
             self._add(_site_rules.check_control_node(target.host), target.own)
             self._add(_site_rules.check_bastion(target.host, hosts), target.own)
+            self._add(_site_rules.check_probe_hosts(target.host, hosts), target.own)
             self._add(_site_rules.check_environment(target.host, roles), target.own)
             self._add(_site_rules.check_certificate_variables(target.host, known), target.own)
         self._add(_site_rules.check_same_everywhere(hosts, known))
@@ -417,7 +423,7 @@ class ActionModule(ActionBase):
         target.variables["__civitas_alert_secrets"] = dict.fromkeys(_alert_secrets.names(receivers or []), _GIVEN_URL)
         if receivers is None:
             target.variables["monitoring_agent_receivers"] = []  # told already
-        target.variables["__civitas_heartbeat_url"] = _GIVEN_URL
+        target.variables["__civitas_heartbeat_url"] = target.variables["__civitas_own_heartbeat_url"] = _GIVEN_URL
         watched = target.host.values.get("civitas_monitoring")
         users = watched.get("page_users") if isinstance(watched, dict) else None
         target.variables["__civitas_page_passwords"] = {str(user): _GIVEN_PAGE for user in users or []}
@@ -479,6 +485,10 @@ class ActionModule(ActionBase):
 
     def _judge_alarms(self, target: _Target) -> None:
         """Who would hear of what is wrong, with the secrets that others gave."""
+        values = self._rendered(target, ["monitoring_agent_mail_from"])
+        if values:
+            found = list(_monitoring_preflight.sender_problems(values["monitoring_agent_mail_from"]))
+            self._add_sentences(target, found, "correct it")
         policy = _site_rules.policy_of(target.host)
         receivers = self._receivers(target)
         if receivers is None or policy is None:
@@ -531,6 +541,22 @@ class ActionModule(ActionBase):
         policy = _site_rules.policy_of(target.host)
         if policy and policy.may_hold_personal_data and not heartbeat:
             advice = "have a service outside tell you, and write its address into the secrets file and civitas_monitoring.heartbeat_secret"
+            self._notes.append(f"Nobody hears when {where} itself is down; {advice}.")
+
+    def _judge_heartbeat(self, target: _Target, targets: t.List[_Target]) -> None:
+        """Who would hear that a host is down that judges itself."""
+        where, variable = target.host.name, "civitas_heartbeat_secret"
+        watched = any(_site_rules.MONITORING_GROUP in other.host.groups for other in targets)
+        policy = _site_rules.policy_of(target.host)
+        name = target.host.values.get(variable)
+        if isinstance(name, str) and not _site_rules.check_secret_name(name):
+            url = self._secret_named(target, variable, name)
+            if url is not None and not _webhook.is_usable(url):
+                remedy = "Write the one that the service outside gave you into the secrets file; it must be https."
+                self._add([Problem(where, variable, f"names {name}, which is no usable address", remedy)], target.own)
+        # Where others watch, they ping it.
+        elif variable not in target.host.names and policy and policy.may_hold_personal_data and not watched:
+            advice = f"have a service outside tell you, and write its address into the secrets file and {variable}"
             self._notes.append(f"Nobody hears when {where} itself is down; {advice}.")
 
     def _judge_exceptions(self, target: _Target) -> None:

@@ -130,9 +130,9 @@ class LookupModule(LookupBase):
         return _FILES[path]
 
     def _parsed(self, path: str) -> t.Any:
-        # The loader's own cache copies all of a file each time, which takes longer than all else here.
+        # Without the loader's cache, and so without the copies that protect it, which take longer than all else here.
         try:
             # ansible-core 2.19 renders only what is marked as trusted; earlier releases do not know the argument.
-            return self._loader.load_from_file(path, cache="none", trusted_as_template=True)
+            return self._loader.load_from_file(path, cache="none", unsafe=True, trusted_as_template=True)
         except TypeError:
-            return self._loader.load_from_file(path, cache="none")
+            return self._loader.load_from_file(path, cache="none", unsafe=True)

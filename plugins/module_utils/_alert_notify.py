@@ -18,7 +18,7 @@ import typing as t
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_receivers import Receiver
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import ALL, Alert, is_drill, kept_alert, kept_number
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES, PROGRAM, Told, compose, occasion
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_window import Window
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_window import Held, Window
 from ansible_collections.civitas.hosting.plugins.module_utils._login_text import utc
 
 # What still rings is told again after so many seconds.
@@ -52,11 +52,21 @@ def kept_state(document: t.Any) -> State:
     window = found.get("window")
     if isinstance(window, (list, tuple)) and len(window) == 2:
         state["window"] = [kept_number(window[0]), str(window[1])]
+    held = {str(host): _kept_facts(facts) for host, facts in _mapping(found.get("held")).items()}
+    if held:
+        state["held"] = {host: facts for host, facts in held.items() if facts}
     if found.get("problem"):
         state["problem"] = str(found["problem"])
         state.update({key: kept_number(found.get(key)) for key in ("since", "tried")})
         state["failures"] = max(0, int(kept_number(found.get("failures"))))
     return state
+
+
+def _kept_facts(facts: t.Any) -> t.List[t.Any]:
+    """What is known to be held back of a host; nothing when it cannot be read, so that it is told anew."""
+    if isinstance(facts, list) and len(facts) == 3 and isinstance(facts[0], list):
+        return [[str(name) for name in facts[0]], kept_number(facts[1]), str(facts[2])]
+    return []
 
 
 def _mapping(value: t.Any) -> t.Mapping[str, t.Any]:
@@ -104,7 +114,7 @@ class Notifier:
         self.pages = pages
         self.program = program
 
-    def run(self, alerts: t.Sequence[Alert], window: t.Optional[Window], now: float) -> bool:
+    def run(self, alerts: t.Sequence[Alert], window: t.Optional[Window], now: float, held: t.Sequence[Held] = ()) -> bool:
         """Tell what there is to tell; returns whether everybody could be told."""
         names = [receiver.name for receiver in self.receivers]
         # Others look at it meanwhile: at no moment it lacks a receiver.
@@ -118,7 +128,7 @@ class Notifier:
         for receiver in self.receivers:
             others = [alert for alert in failing if ("receiver", receiver.name) not in alert.labels]
             before = self.state.get(receiver.name, {})
-            plan = planned(receiver, before, [*alerts, *others], window, self.host, now, self.settle, self.pages, self.program)
+            plan = planned(receiver, before, [*alerts, *others], window, self.host, now, self.settle, self.pages, self.program, held)
             self.state[receiver.name] = plan.after if plan.message is None else plan.otherwise
             wait = WAITS[min(before.get("failures", 0), len(WAITS) - 1)]
             if plan.message is not None and not 0 <= now - before.get("tried", 0.0) < wait:
@@ -189,11 +199,13 @@ def planned(
     settle: float = SETTLE,
     pages: str = PAGES,
     program: str = PROGRAM,
+    held: t.Sequence[Held] = (),
 ) -> Plan:
     """What one receiver does not know yet.
 
     What is kept of a receiver: C(told), by key of the alarm: it as it was told, C(at) when the last time, C(gone) since when it does not
-    ring any more; C(fresh), by key since when it waits to be told; C(window), the maintenance that it knows of.
+    ring any more; C(fresh), by key since when it waits to be told; C(window), the maintenance that it knows of;
+    C(held), by host what it knows to be held back.
     """
     kept: State = copy.deepcopy({"told": {}, "fresh": {}, **state})
     told: t.Dict[str, t.Dict[str, t.Any]] = kept["told"]
@@ -201,11 +213,12 @@ def planned(
     ringing = {alert.key: alert for alert in alerts if alert.severity in receiver.severities}
     blind = unknown_hosts(alerts)
     for key, entry in told.items():
-        if key in ringing or (before[key].inside and before[key].host in blind):
+        alert = before[key]
+        if key in ringing or (alert.inside and alert.host in blind) or _is_held(held, alert.host, alert.name):
             entry.pop("gone", None)
         else:
             entry["gone"] = min(entry.get("gone", now), now)
-    hidden = quiet(list(ringing.values()))
+    hidden = quiet(list(ringing.values())) | {key for key, alert in ringing.items() if _is_held(held, alert.host, alert.name)}
     unknown = [alert for key, alert in ringing.items() if key not in told and key not in hidden]
     fresh = kept["fresh"] = {alert.key: min(kept["fresh"].get(alert.key, now), now) for alert in unknown}
 
@@ -217,6 +230,9 @@ def planned(
         message = compose(host, [], occasion(receiver.name, [], [window.until], note), note, pages, program)
         return Plan(message, {**kept, "window": list(window)}, kept)
 
+    known_held: t.Dict[str, t.List[t.Any]] = kept.get("held", {})
+    begun = [one for one in held if known_held.get(one.host) != one.facts()]
+    ended = {name: facts for name, facts in known_held.items() if name not in [one.host for one in held]}
     # An alarm of a drill never stands beside a real one, of which people would read that nothing is wrong; it waits for the next run.
     for drills in (False, True):
         chosen = [alert for alert in unknown if is_drill(alert) is drills]
@@ -230,7 +246,8 @@ def planned(
             for key, alert in ringing.items()
             if key in told and key not in hidden and not 0 <= now - told[key]["at"] < REMIND[alert.severity] and is_drill(alert) is drills
         ]
-        if over or again or known or any(alert.severity == "critical" or now - fresh[alert.key] >= settle for alert in chosen):
+        due = any(alert.severity == "critical" or now - fresh[alert.key] >= settle for alert in chosen)
+        if over or again or due or known or begun or ended:
             break
     else:
         since = _failing_since(kept, now)
@@ -244,9 +261,14 @@ def planned(
         *(Told("still", ringing[key]) for key in again),
         *(Told("over", before[key], told[key]["gone"]) for key in over),
     ]
-    note = f"Alarms of {host} are told again: the time for its maintenance is over." if known else ""
-    message = compose(host, news, occasion(receiver.name, news, [told[key]["at"] for key in again], note), note, pages, program)
-    after: State = copy.deepcopy(kept)
+    notes = [f"Alarms of {host} are told again: the time for its maintenance is over."] if known else []
+    notes += [f"{_named(one.host, one.alarms)} are held back until {utc(one.until)}: {one.reason.rstrip('.')}." for one in begun]
+    notes += [f"{_named(name, facts[0])} are told again: the time for its maintenance is over." for name, facts in ended.items()]
+    note = " ".join(notes)
+    # The end of each maintenance is another occasion, though it has the same words.
+    times = [*(told[key]["at"] for key in again), *(facts[1] for facts in ended.values()), *([known.until] if known else [])]
+    message = compose(host, news, occasion(receiver.name, news, times, note), note, pages, program)
+    after: State = {**copy.deepcopy(kept), "held": {one.host: one.facts() for one in held}}
     after.pop("window", None)
     for key in over:
         del after["told"][key]
@@ -254,3 +276,11 @@ def planned(
         after["fresh"].pop(alert.key, None)
         after["told"][alert.key] = {"alert": alert._asdict(), "at": now}
     return Plan(message, after, kept)
+
+
+def _is_held(held: t.Iterable[Held], host: str, name: str) -> bool:
+    return any(one.holds(host, name) for one in held)
+
+
+def _named(host: str, alarms: t.Sequence[str]) -> str:
+    return f"{'Alarms' if not alarms else ' and '.join(alarms) + ' alarms'} of {host}"

@@ -22,20 +22,28 @@ import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_drill as drill
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_evaluate as light
+from ansible_collections.civitas.hosting.plugins.module_utils import _alert_heartbeat as heartbeat
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_metrics as metrics
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_receivers as receivers
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_window as window
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_bridge import Inbox, Server
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_kept import DISK, MEMORY, Kept
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_notify import SETTLE, Notifier, kept_state, nobody_hears, quiet
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_notify import (
+    SETTLE,
+    UNREACHABLE,
+    Notifier,
+    kept_state,
+    nobody_hears,
+    quiet,
+)
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Rule, RuleError, kept_alerts, kept_number, parse
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES, PROGRAM
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_values import written
 from ansible_collections.civitas.hosting.plugins.module_utils._login_text import clean, utc
 
 CONFIG = "/etc/civitas/alerts.json"
-# What was judged longer ago is not what is; a timer does it every minute.
-STALE = 300.0
+# What was judged longer ago is not what is; while nothing is measured a timer does it every five minutes.
+STALE = 600.0
 # The bridge looks so often for what is to be told again; a new alarm waits a moment for those that come with it.
 TICK, MOMENT = 20.0, 1.0
 
@@ -56,6 +64,7 @@ class Config(t.NamedTuple):
         token: what Alertmanager shows there, and is shown.
         alertmanager: its own port, to ask it what rings; 0 to ask nobody.
         watched: the rules by which Prometheus judges hosts.
+        heartbeat: the address of a service outside that hears that this host judges itself; empty for none. A secret.
     """
 
     host: str
@@ -68,6 +77,7 @@ class Config(t.NamedTuple):
     token: str
     alertmanager: int
     watched: t.Dict[str, t.List[Rule]]
+    heartbeat: str
 
 
 class Places(t.NamedTuple):
@@ -103,6 +113,7 @@ def read_config(path: str = CONFIG) -> Config:
             token=str(bridge.get("token", "")),
             alertmanager=int(bridge.get("alertmanager", 0)),
             watched={str(host): parse(rules) for host, rules in (found.get("watched") or {}).items()},
+            heartbeat=str(found.get("heartbeat") or ""),
         )
     except RuleError as error:
         raise ConfigError(f"{path}: {error}; {advice}") from error
@@ -123,7 +134,10 @@ def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
     silence = commands.add_parser("silence", help="hold alarms back during a maintenance; who hears them is told so")
     silence.add_argument("--for", dest="length", default="", metavar="LENGTH", help="30m, 2h, at most 24h")
     silence.add_argument("--reason", default="", help="what is done; those who hear the alarms read it")
+    silence.add_argument("--host", default="", help="only those of this host, by its name in alarms")
+    silence.add_argument("--alarm", action="append", default=[], metavar="NAME", help="and of them only this one; may be repeated")
     silence.add_argument("--end", action="store_true", help="end it now")
+    silence.add_argument("--patience", type=float, default=0.0, metavar="SECONDS", help="wait so long for what is held back to be over")
     drilled = commands.add_parser("drill", help="what a drill raises on a host, or whether everybody heard it; a playbook asks")
     drilled.add_argument("--host", required=True, help="its name in alarms")
     drilled.add_argument("--longest", type=float, default=300.0, help="leave out what rings after more seconds")
@@ -136,7 +150,7 @@ def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
         return 1
     try:
         if options.command == "silence":
-            return _silence(places, options.length, options.reason, options.end)
+            return _silence(places, options)
         config = read_config(places.config)
         if options.command == "test":
             return _test(config, options.receiver)
@@ -159,6 +173,13 @@ def _say(severity: int, text: str) -> None:
 def _window(places: Places, now: float) -> t.Optional[window.Window]:
     found, fault = window.read(places.window, now, places.program)
     if fault:
+        _say(4, fault)
+    return found
+
+
+def _held(places: Places, now: float) -> t.List[window.Held]:
+    found, faults = window.read_held(places.window, now, places.program)
+    for fault in faults:
         _say(4, fault)
     return found
 
@@ -201,11 +222,23 @@ def _evaluate(config: Config, places: Places) -> int:
             **memory._asdict(),
             "receivers": _receivers(state),
             "faults": faults,
+            "heartbeat": state.get("heartbeat", {}),
             "alerts": [alert._asdict() for alert in alerts],
             "time": now,
         }
-        _notifier(config, places, document["receivers"], lambda: kept.write(document)).run(alerts, _window(places, now), now)
+        notifier = _notifier(config, places, document["receivers"], lambda: kept.write(document))
+        notifier.run(alerts, _window(places, now), now, _held(places, now))
+        if config.heartbeat:
+            untold = _untold(document["receivers"].values(), now)
+            hindrance = "what was measured cannot be read" if faults else "not everybody can be told of alarms" if untold else ""
+            document["heartbeat"] = heartbeat.beat(config.heartbeat, document["heartbeat"], hindrance, now, _say)
+            notifier.save()
     return 0
+
+
+def _untold(states: t.Iterable[t.Mapping[str, t.Any]], now: float) -> bool:
+    """Does somebody not take what there is to tell? Whoever was tried long ago has nothing to hear any more."""
+    return any(state.get("problem") and 0 <= now - float(state.get("tried", 0.0)) < UNREACHABLE for state in states)
 
 
 # --- a host that tells what Alertmanager says
@@ -237,7 +270,7 @@ def _receive(config: Config, places: Places) -> int:
         _say(6, f"alarms are taken at 127.0.0.1:{config.port}")
         while not stop.is_set():
             now = document["time"] = time.time()
-            notifier.run(inbox.alerts(), _window(places, now), now)
+            notifier.run(inbox.alerts(), _window(places, now), now, _held(places, now))
             ran = time.monotonic()
             if inbox.changed.wait(TICK):
                 stop.wait(MOMENT)
@@ -249,13 +282,30 @@ def _receive(config: Config, places: Places) -> int:
 # --- people
 
 
-def _silence(places: Places, length: str, reason: str, ends: bool) -> int:
-    if ends:
-        _say(6, "alarms are told again" if window.end(places.window) else "there is no maintenance")
+def _silence(places: Places, options: argparse.Namespace) -> int:
+    host, alarms = options.host, options.alarm
+    if alarms and not host:
+        raise window.WindowError("an alarm is held back of one host; write --host, too")
+    path = window.place(places.window, host)
+    if options.end:
+        _await_quiet(places, host, options.patience)
+        _say(6, "alarms are told again" if window.end(path) else "there is no maintenance")
         return 0
-    made = window.begin(places.window, length, reason, time.time())
-    _say(6, f"alarms are held back until {utc(made.until)}; 'sudo {places.program} silence --end' ends it before")
+    made = window.begin(path, options.length, options.reason, time.time(), alarms)
+    which = f"{', '.join(alarms) or 'alarms'} of {host}" if host else "alarms"
+    again = f" --host {host}" if host else ""
+    _say(6, f"{which}: held back until {utc(made.until)}; 'sudo {places.program} silence --end{again}' ends it before")
     return 0
+
+
+def _await_quiet(places: Places, host: str, patience: float) -> None:
+    """What Alertmanager is about to say is over would ring once more."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        alerts, held = Inbox(places.kept("alerts-received")).alerts(), window.read_held(places.window, time.time())[0]
+        if not any(one.host == host and one.holds(alert.host, alert.name) for one in held for alert in alerts):
+            return
+        time.sleep(MOMENT)
 
 
 def _test(config: Config, name: str) -> int:
@@ -321,11 +371,13 @@ def _status(config: Config, places: Places) -> int:
     under_way = _window(places, now)
     if under_way:
         _say(6, f"alarms are held back until {utc(under_way.until)}: {under_way.reason}")
+    for one in _held(places, now):
+        _say(6, f"{', '.join(one.alarms) or 'alarms'} of {one.host}: held back until {utc(one.until)}: {one.reason}")
     state = places.kept("alerts").read()
     alerts = kept_alerts(state.get("alerts"))
     told = _receivers(state)
-    if not config.port:
-        wrong = _is_stale(state, now, "what the host measured is not judged", "civitas-metrics.timer civitas-alerts.service")
+    if config.rules:
+        wrong = _is_stale(state, now, "what the host measured is not judged", "civitas-alerts.timer civitas-metrics.timer")
     if config.port:
         received = places.kept("alerts-told").read()
         alerts += Inbox(places.kept("alerts-received")).alerts()
@@ -340,6 +392,10 @@ def _status(config: Config, places: Places) -> int:
         problem = kept_state(told.get(receiver.name)).get("problem", "")
         _say(3 if problem else 6, f"{receiver.name} ({', '.join(receiver.severities)}): {problem or 'can be told'}")
         wrong = wrong or bool(problem)
+    silent = state.get("heartbeat", {}).get("problem", "") if config.heartbeat else ""
+    if config.heartbeat:
+        _say(3 if silent else 6, f"the sign of life for outside: {silent or 'it is sent'}")
+    wrong = wrong or bool(silent)
     if not config.receivers:
         _say(3, "there are no receivers, so nobody hears an alarm")
     return 1 if wrong or rings or not config.receivers else 0

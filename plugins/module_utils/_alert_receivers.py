@@ -82,7 +82,7 @@ def problems(receivers: t.Any, variable: str = "receivers") -> t.List[str]:
         if len(ways) != 1:
             found.append(f"{where} has {' and '.join(ways) or 'no way to reach it'}; write exactly one of email, webhook, sms")
         elif not isinstance(receiver[ways[0]], t.Mapping):
-            found.append(f"{where}.{ways[0]} is {in_words(receiver[ways[0]])}; write a mapping")
+            found.append(f"{where}.{ways[0]} is {in_words(receiver[ways[0]])}; write a mapping such as {_EXAMPLES[ways[0]]}")
         else:
             found += _WAY_PROBLEMS[ways[0]](f"{where}.{ways[0]}", receiver[ways[0]])
     return found or _unheard(receivers, variable)
@@ -148,6 +148,11 @@ _WAY_PROBLEMS: t.Dict[str, t.Callable[[str, t.Mapping[str, t.Any]], t.List[str]]
     "email": _email_problems,
     "webhook": _webhook_problems,
     "sms": _sms_problems,
+}
+_EXAMPLES = {
+    "email": "{to: [administrators@example.org]}",
+    "webhook": "{url: https://chat.example.org/hooks/..., format: slack}",
+    "sms": "{url: https://sms.example.org/send, numbers: ['+15550100'], body: 'to={number}&text={text}'}",
 }
 
 

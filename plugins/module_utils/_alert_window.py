@@ -9,8 +9,10 @@ Private to the collection: no promise of stability. Standard library only.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import duration
@@ -20,6 +22,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._login_text import
 
 FILE = "/etc/civitas/maintenance.json"
 LONGEST = 86400.0
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
 
 
 class WindowError(Exception):
@@ -33,35 +36,86 @@ class Window(t.NamedTuple):
     reason: str
 
 
+class Held(t.NamedTuple):
+    """What is held back of one host while the alarms of all others are told.
+
+    Attributes:
+        alarms: their names; empty for all.
+    """
+
+    host: str
+    alarms: t.Tuple[str, ...]
+    until: float
+    reason: str
+
+    def holds(self, host: str, name: str) -> bool:
+        return host == self.host and (not self.alarms or name in self.alarms)
+
+    def facts(self) -> t.List[t.Any]:
+        """As they are kept as JSON, beside the host."""
+        return [list(self.alarms), self.until, self.reason]
+
+
+def place(path: str, host: str) -> str:
+    """The file of one host, beside that of all. Raises WindowError."""
+    if not host:
+        return path
+    if not _HOST.fullmatch(host):
+        raise WindowError(f"{host!r} is no name of a host; write it as alarms have it")
+    stem, ending = os.path.splitext(path)
+    return f"{stem}-{host}{ending}"
+
+
+def read_held(path: str, now: float, program: str = PROGRAM) -> t.Tuple[t.List[Held], t.List[str]]:
+    """What is held back of single hosts, and why files are passed over."""
+    found: t.List[Held] = []
+    faults: t.List[str] = []
+    stem, ending = os.path.splitext(path)
+    for each in sorted(glob.glob(f"{glob.escape(stem)}-*{ending}")):
+        window, alarms, fault = _read(each, now, program)
+        if window:
+            host = each[len(stem) + 1 : len(each) - len(ending)]
+            found.append(Held(host, alarms, window.until, window.reason))
+        elif fault:
+            faults.append(fault)
+    return found, faults
+
+
 def read(path: str, now: float, program: str = PROGRAM) -> t.Tuple[t.Optional[Window], str]:
     """The maintenance that is under way, and why a file is passed over. What nobody can read silences nothing.
 
     Args:
         program: by which it is written.
     """
+    window, _alarms, fault = _read(path, now, program)
+    return window, fault
+
+
+def _read(path: str, now: float, program: str) -> t.Tuple[t.Optional[Window], t.Tuple[str, ...], str]:
     advice = f"alarms are told. Write it with 'sudo {program} silence', or remove it"
     try:
         with open(path, encoding="utf-8") as file:
             document = json.load(file)
         found = Window(float(document["until"]), clean(document["reason"]))
+        alarms = tuple(clean(name) for name in document.get("alarms", ()))
     except FileNotFoundError:
-        return None, ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return None, f"{path}: {type(error).__name__}; {advice}"
+        return None, (), ""
+    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
+        return None, (), f"{path}: {type(error).__name__}; {advice}"
     if not found.until <= now + LONGEST:
-        return None, f"{path}: it lasts longer than 24 hours; {advice}"
-    return (found if found.until > now else None), ""
+        return None, (), f"{path}: it lasts longer than 24 hours; {advice}"
+    return (found if found.until > now else None), alarms, ""
 
 
-def begin(path: str, length: str, reason: str, now: float) -> Window:
-    """Raises WindowError, or OSError."""
+def begin(path: str, length: str, reason: str, now: float, alarms: t.Sequence[str] = ()) -> Window:
+    """Hold back alarms of all hosts, or of that which C(path) is the C(place) of. Raises WindowError, or OSError."""
     seconds = duration(length)
     if not seconds or seconds > LONGEST:
         raise WindowError(f"{length!r} is no length of a maintenance; write 30m, 2h, at most 24h")
     if not reason.strip():
         raise WindowError("there is no reason; write one, those who hear the alarms read it")
     window = Window(now + seconds, clean(reason.strip()))
-    write_json(path, {"until": window.until, "reason": window.reason})
+    write_json(path, {"until": window.until, "reason": window.reason, **({"alarms": list(alarms)} if alarms else {})})
     return window
 
 

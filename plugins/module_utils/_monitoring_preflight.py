@@ -17,12 +17,20 @@ import urllib.parse
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_receivers, _alert_rules
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
-from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_address, is_host_name, is_loopback, is_whole
+from ansible_collections.civitas.hosting.plugins.module_utils._webhook import is_usable
+from ansible_collections.civitas.hosting.plugins.module_utils._written_values import (
+    is_address,
+    is_host_name,
+    is_loopback,
+    is_mail_address,
+    is_whole,
+)
 
 MODES = ("light", "full")
 # What systemd, and the lines that it starts programs by, take as it is.
 _PATH = re.compile(r"(?:/[A-Za-z0-9._-]+)+")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.(?:service|socket|timer|target|mount|path|slice|swap|automount|device|scope)")
+_USER = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NAME = "monitoring_agent_"
 
@@ -43,6 +51,7 @@ def problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
         found.append(f"{_NAME}metrics_directory is {config['metrics_directory']}, which a reboot empties; write a directory on disk")
     found += _watched(config)
     found += _judged(config)
+    found += sender_problems(config["mail_from"])
     found += _asked(config) if config["mode"] == "full" else []
     return found
 
@@ -84,7 +93,12 @@ def _judged(config: t.Mapping[str, t.Any]) -> t.Iterator[str]:
     for name in ("rules", "receivers"):
         if not _is_list(config[name]):
             yield f"{_NAME}{name} is {in_words(config[name])}; write a list"
+    if config["heartbeat_url"] and not is_usable(config["heartbeat_url"]):
+        # Its value is a secret: who knows it can keep the outside silent.
+        yield f"{_NAME}heartbeat_url is no usable address; write the one that the service outside gave you; it must be https"
     if not config["evaluate"]:
+        if config["heartbeat_url"]:
+            yield f"{_NAME}heartbeat_url is given, and the host does not judge itself; write monitoring_agent_evaluate: true, or remove it"
         return
     if _is_list(config["rules"]):
         yield from (text.replace("alerts:", f"{_NAME}rules:", 1) for text in _alert_rules.problems(config["rules"]))
@@ -97,6 +111,12 @@ def _judged(config: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         )
     if config["receivers"] in ([], ()):
         yield f"{_NAME}receivers is empty, so nobody would be told; write [{{name: team, email: {{to: [admins@example.org]}}}}]"
+
+
+def sender_problems(value: t.Any) -> t.Iterator[str]:
+    """A name of the host's relay, or an address. It becomes a line of each message."""
+    if not is_mail_address(value) and not (isinstance(value, str) and _USER.fullmatch(value)):
+        yield f"{_NAME}mail_from is {value!r}; write an address in plain letters such as monitoring@example.org, or root"
 
 
 def _asked(config: t.Mapping[str, t.Any]) -> t.Iterator[str]:

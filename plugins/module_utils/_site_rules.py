@@ -45,7 +45,7 @@ MONITORING_MODES = ("light", "full")
 _MONITORING_KEYS = ("page_name", "page_users", "page_networks", "heartbeat_secret", "probes", "runbooks")
 WAY_IN = frozenset(f"civitas_{name}" for name in ("admin_networks", "automation", "bastion", "break_glass", "people"))
 # What is a host's own.
-OF_A_HOST = frozenset(("civitas_address", "civitas_monitoring_mode"))
+OF_A_HOST = frozenset(("civitas_address", "civitas_heartbeat_secret", "civitas_monitoring_mode"))
 _MAIL_KEYS = ("host", "port", "tls", "tls_name", "ca_file", "user", "password_secret", "sender", "allowed_senders", "to", "dkim")
 _MAIL_PROOF_KEYS = (
     *("domain", "envelope_domain", "selectors", "addresses", "nameservers", "smarthost"),
@@ -492,11 +492,64 @@ def check_monitoring(value: t.Any) -> Finding:
         )
     if value.get("page_name") and not users:
         return ("has page_name without page_users, so nobody could see the page", "Write page_users: [anna], or leave page_name out.")
+    probes = value.get("probes", [])
+    if not isinstance(probes, list) or not all(isinstance(probe, dict) for probe in probes):
+        return (
+            f"has probes that are {in_words(probes)} and no list of mappings",
+            "Write a list such as [{name: helpdesk, type: http, target: https://helpdesk.example.org/}].",
+        )
     for key, check in (("page_name", check_domain), ("page_networks", check_networks)):
         finding = check(value[key]) if key in value else None
         if finding:
             return (f"has {key}, which {finding[0]}", finding[1])
     return _key_of_secret(value, "heartbeat_secret")
+
+
+def judges_itself(host: Host, hosts: t.Sequence[Host]) -> bool:
+    """Is a host judged by itself, and not by one that watches it?"""
+    watched = any(MONITORING_GROUP in other.groups for other in hosts)
+    return bool(host.values.get("civitas_monitoring_mode", "full" if watched else "light") == "light")
+
+
+def check_heartbeats(hosts: t.Sequence[Host]) -> t.List[Problem]:
+    """Has each host that judges itself a sign of life of its own?"""
+    variable = "civitas_heartbeat_secret"
+    problems = []
+    users: t.Dict[str, t.List[str]] = {}
+    for host in hosts:
+        watching = host.values.get("civitas_monitoring") if MONITORING_GROUP in host.groups else None
+        if isinstance(watching, dict) and isinstance(watching.get("heartbeat_secret"), str):
+            users.setdefault(watching["heartbeat_secret"], []).append(f"the monitoring on {host.name}")
+        if variable not in host.values or check_secret_name(host.values[variable]):
+            continue  # told already
+        if judges_itself(host, hosts):
+            users.setdefault(host.values[variable], []).append(host.name)
+        else:
+            remedy = "Remove it here: the monitoring has civitas_monitoring.heartbeat_secret."
+            problems.append(Problem(host.name, variable, f"is never used: the group {MONITORING_GROUP} judges this host", remedy))
+    for name, of in users.items():
+        if len(of) > 1:
+            told = f"is {name} for {people(of)}: as long as one of them lives, nobody hears of the end of another"
+            remedy = "Write each of them a name of its own, of an address of its own that the service outside gives you."
+            problems.append(Problem("inventory", variable, told, remedy))
+    return problems
+
+
+def check_probe_hosts(host: Host, hosts: t.Sequence[Host]) -> t.List[Problem]:
+    """Does each probe tell of a host of this inventory?"""
+    value = host.values.get("civitas_monitoring")
+    if not isinstance(value, dict) or check_monitoring(value):
+        return []  # told already
+    names = [other.name for other in hosts]
+    problems = []
+    for probe in value.get("probes", []):
+        told_of = probe.get("host")
+        if told_of and told_of not in names:
+            meant = nearest(str(told_of), names)
+            advice = f"Write {meant}." if meant else "Write the name of one, or leave host out: it is the monitoring host's own then."
+            said = f"has the probe {show(probe.get('name'))}, whose host is {show(told_of)}, which is no host of this inventory"
+            problems.append(Problem(host.name, "civitas_monitoring", said, advice))
+    return problems
 
 
 def check_unwatched(host: Host) -> t.Optional[t.Tuple[str, str, str]]:
@@ -582,6 +635,7 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_address": SiteVariable(False, check_address, "192.0.2.10"),
         "civitas_monitoring": SiteVariable(False, check_monitoring, "{page_users: [anna], heartbeat_secret: heartbeat_url}"),
         "civitas_monitoring_mode": SiteVariable(False, lambda value: check_choice(value, MONITORING_MODES), "full"),
+        "civitas_heartbeat_secret": SiteVariable(False, check_secret_name, "heartbeat_records_url"),
         "civitas_second_factor": SiteVariable(False, check_switch, "true"),
         "civitas_admin_networks": SiteVariable(True, check_networks, "[192.0.2.0/24]"),
         "civitas_egress": SiteVariable(False, lambda value: check_choice(value, EGRESS), "restricted"),

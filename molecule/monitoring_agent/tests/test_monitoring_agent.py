@@ -47,6 +47,11 @@ def test_the_timer_measures(host):
     assert -1 <= float(host.check_output("date +%s")) - read(host)["civitas_collected_time_seconds"] <= 75
 
 
+def test_who_judges_itself_does_so_without_measurements_too(host, full):
+    timer = host.service("civitas-alerts.timer")
+    assert [timer.is_running, timer.is_enabled, timer.exists] == [not full] * 3
+
+
 def test_nothing_failed_and_nothing_is_said(host):
     found = measure(host)
     parts = {series: value for series, value in found.items() if series.startswith("civitas_collect_failed{")}

@@ -173,6 +173,26 @@ def test_the_server_is_watched_by_what_all_its_roles_declare(host):
     assert [set(receiver) - {"name"} for receiver in config["receivers"]] == [{"email"}, {"webhook"}]
 
 
+def test_a_site_that_is_closed_rings_nowhere_until_it_is_open_again(host):
+    watch, server = another(host, "monitoring"), host.backend.get_hostname()
+    program = os.path.join(os.path.dirname(sys.executable), "ansible-playbook")
+
+    def maintenance(**values):
+        command = [program, "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-e", json.dumps(values), "civitas.hosting.maintenance"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    maintenance(civitas_maintenance="on", civitas_maintenance_for="30m", civitas_maintenance_reason="release of a test")
+    try:
+        said = watch.run("civitas-site-alerts status").stdout
+        assert f"ProbeFailed of {server}: held back until " in said and "release of a test" in said
+        assert host.check_output("ls /etc/civitas/nginx/maintenance") != ""
+    finally:
+        maintenance(civitas_maintenance="off")
+    assert "held back" not in watch.run("civitas-site-alerts status").stdout
+    assert host.check_output("ls /etc/civitas/nginx/maintenance") == ""
+
+
 def test_the_page_of_the_monitoring_is_for_its_people_only(host, addresses):
     watch = another(host, "monitoring")
     shown = subprocess.run(["ansible-vault", "view", str(DIRECTORY / "secrets.yml")], capture_output=True, text=True, check=True).stdout

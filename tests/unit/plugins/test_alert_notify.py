@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_notify as notify
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_receivers import Receiver
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Alert
-from ansible_collections.civitas.hosting.plugins.module_utils._alert_window import Window
+from ansible_collections.civitas.hosting.plugins.module_utils._alert_window import Held, Window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +42,7 @@ class Site:
         self.said: list[str] = []
         self.failing: dict[str, str] = {}
         self.window: Window | None = None
+        self.held: list[Held] = []
 
     def send(self, messages: Any) -> Iterator[tuple[str, str]]:
         for receiver, message in messages:
@@ -60,7 +61,7 @@ class Site:
             notifier = notify.Notifier(
                 self.receivers, "h", self.state, self.save, self.send, lambda _severity, text: self.said.append(text)
             )
-            notifier.run(alerts, self.window, self.now)
+            notifier.run(alerts, self.window, self.now, self.held)
             self.state = json.loads(self.kept)
             self.now += MINUTE
         return [f"{name}: {message['subject']}" if len(self.receivers) > 1 else message["subject"] for name, message in self.heard[before:]]
@@ -287,6 +288,46 @@ def test_a_maintenance_is_told_at_its_beginning_and_end_and_silent_between() -> 
     text = site.heard[-1][1]["text"]
     assert "CRITICAL: h: Other" in text and "over: h: Fuller" in text
     assert site.run(alarm("Other", "critical"), minutes=60) == []
+
+
+def test_alarms_of_one_host_are_held_back_and_all_others_are_told() -> None:
+    site = Site()
+    probe, rang = alarm("ProbeFailed", "critical", probe="site"), alarm("ProbeFailed", "critical", probe="old")
+    site.run(rang)
+    site.held = [Held("h", ("ProbeFailed",), site.now + HOUR, "release")]
+    assert site.run(probe, rang, minutes=30) == ["[h] ProbeFailed alarms of h are held back until 2027-01-15 09:01:00 UTC: release."]
+    # What rang before is not over because it is held back, and others ring as ever.
+    assert site.run(probe, CRITICAL) == ["[h] CRITICAL: Fuller"]
+    site.held = []
+    (message,) = site.run(CRITICAL, probe, rang)
+    assert message == "[h] ProbeFailed alarms of h are told again: the time for its maintenance is over. (and 1 more)"
+    assert "CRITICAL: h: ProbeFailed site" in site.heard[-1][1]["text"]
+    # The next one has the same words, and is another message.
+    site.held = [Held("h", ("ProbeFailed",), site.now + HOUR, "release")]
+    site.run(CRITICAL, minutes=10)
+    site.held = []
+    assert "told again" in site.run(CRITICAL)[0]
+    assert len({message["id"] for _name, message in site.heard}) == len(site.heard)
+    assert site.run(CRITICAL, minutes=10) == ["[h] over: ProbeFailed old (and 1 more)"]
+
+
+def test_what_is_held_back_and_ends_meanwhile_is_never_told() -> None:
+    site = Site()
+    site.held = [Held("h", (), site.now + HOUR, "release"), Held("other", ("X",), site.now + HOUR, "y")]
+    (message,) = site.run(CRITICAL, minutes=10)
+    assert "UTC: release. X alarms of other are held back until" in message
+    site.held = []
+    over = "are told again: the time for its maintenance is over."
+    assert site.run(minutes=20) == [f"[h] Alarms of h {over} X alarms of other {over}"]
+
+
+def test_a_receiver_that_failed_hears_later_that_alarms_are_held_back() -> None:
+    site = Site()
+    site.failing = {"mail": "down"}
+    site.held = [Held("h", (), site.now + HOUR, "release")]
+    assert site.run(CRITICAL, minutes=3) == []
+    site.failing = {}
+    assert [subject.partition(" until")[0] for subject in site.run(CRITICAL, minutes=5)] == ["[h] Alarms of h are held back"]
 
 
 def test_a_maintenance_that_is_longer_is_told_again() -> None:

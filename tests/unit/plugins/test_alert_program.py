@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,9 +115,50 @@ def test_a_full_disk_silences_nothing_and_repeats_nothing(host: Host) -> None:
     assert len(host.relay.mails) == 1 == len(host.chat.requests)
 
 
+def test_a_sign_of_life_goes_outside_while_everybody_can_be_told(
+    host: Host, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sinks.https(tmp_path / "outside") as outside:
+        monkeypatch.setenv("SSL_CERT_FILE", outside.ca_file)
+        host.configure(heartbeat=f"{outside.url}/ping/canary")
+
+        def again() -> int:
+            # As if it were minutes ago.
+            kept = host.places.kept("alerts")
+            kept.write({**kept.read(), "heartbeat": {**kept.read().get("heartbeat", {}), "at": 0}})
+            assert host.run("evaluate") == 0
+            return len(outside.requests)
+
+        assert host.run("evaluate") == 0 == host.run("evaluate")
+        assert [request.target for request in outside.requests] == ["/ping/canary"]
+        assert again() == 2
+        assert host.run("silence", "--for", "1h", "--reason", "x") == 0 and again() == 3, "a maintenance is no end"
+        host.run("silence", "--end")
+        assert host.run("status") == 0 and "the sign of life for outside: it is sent" in capsys.readouterr().out
+        # Not for a host whose alarms nobody hears, or that cannot read what it measured.
+        host.chat.status = 500
+        host.measure(0.9)
+        assert (again(), again()) == (3, 3)
+        host.run("status")
+        assert "it is held back, as not everybody can be told of alarms" in capsys.readouterr().err
+        # What could not be told is over, and the chat has nothing to hear any more.
+        host.measure(0.5)
+        kept = host.places.kept("alerts")
+        document = kept.read()
+        document["receivers"]["chat"] = {"problem": "the answer is 500", "tried": time.time() - 1000, "failures": 1}
+        kept.write(document)
+        host.run("evaluate")
+        assert len(outside.requests) == 4
+        (host.path / "metrics" / "other.prom").write_text("rubbish\n")
+        assert again() == 4
+        assert host.run("status") == 1
+        said = capsys.readouterr()
+        assert "it is held back, as what was measured cannot be read" in said.err and "canary" not in said.err + said.out
+
+
 def test_status_says_what_rings(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert host.run("status") == 1
-    assert "what the host measured is not judged by now; see 'systemctl status civitas-metrics.timer" in capsys.readouterr().err
+    assert "what the host measured is not judged by now; see 'systemctl status civitas-alerts.timer" in capsys.readouterr().err
     host.run("evaluate")
     assert host.run("status") == 0
     host.measure(0.9)
@@ -209,6 +251,46 @@ def test_what_it_says_names_the_program_that_is_there(host: Host, capsys: pytest
     said = capsys.readouterr()
     assert said.out.count("civitas-site-alerts") >= 2 and said.err.count("civitas-site-alerts") >= 2
     assert "civitas-alerts" not in (said.out + said.err).replace("civitas-alerts.service", "")
+
+
+def test_a_maintenance_of_one_host(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    assert host.run("silence", "--for", "2h", "--reason", "release", "--alarm", "DiskFull") == 1
+    assert "write --host, too" in capsys.readouterr().err
+    one = ("silence", "--host", "server1", "--alarm", "DiskFull")
+    assert host.run(*one, "--for", "2h", "--reason", "release") == 0
+    host.measure(0.9)
+    host.run("evaluate")
+    host.run("evaluate")
+    (subject,) = host.heard()[0]
+    assert subject.startswith("[server1] DiskFull alarms of server1 are held back until 20") and subject.endswith("UTC: release.")
+    capsys.readouterr()
+    host.run("status")
+    assert "DiskFull of server1: held back until 20" in capsys.readouterr().out
+    (host.path / "metrics" / "host.prom").write_text("")
+    host.run("evaluate")
+    assert host.heard()[0][1:] == ["[server1] CRITICAL: server1 is not measured."]
+    assert host.run("silence", "--end") == 0 and "there is no maintenance" in capsys.readouterr().out
+    assert host.run("silence", "--end", "--host", "server1") == 0
+    host.measure(0.9)
+    host.run("evaluate")
+    assert host.heard()[0][2].startswith("[server1] DiskFull alarms of server1 are told again: the time for its maintenance is over.")
+    assert "CRITICAL: server1: /srv is 90% full." in host.relay.mails[2][1].get_content()
+
+
+def test_the_end_of_a_maintenance_waits_for_what_is_about_to_be_over(host: Host) -> None:
+    inbox = program.Inbox(host.places.kept("alerts-received"))
+    alarm = item(severity="critical")
+    inbox.take(payload(alarm), time.time())
+    (name, of) = (alarm["labels"]["alertname"], alarm["labels"]["host"])
+    host.run("silence", "--host", of, "--alarm", name, "--for", "2h", "--reason", "release")
+    begun = time.monotonic()
+    assert host.run("silence", "--end", "--host", of, "--patience", "2") == 0
+    assert time.monotonic() - begun >= 2, "it still rings"
+    host.run("silence", "--host", of, "--alarm", name, "--for", "2h", "--reason", "release")
+    threading.Timer(1, inbox.take, (payload({**alarm, "status": "resolved"}), time.time())).start()
+    begun = time.monotonic()
+    assert host.run("silence", "--end", "--host", of, "--patience", "60") == 0
+    assert 1 <= time.monotonic() - begun < 30
 
 
 def test_a_test_reaches_everybody_or_says_who_not(host: Host, capsys: pytest.CaptureFixture[str]) -> None:

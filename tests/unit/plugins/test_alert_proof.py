@@ -93,6 +93,8 @@ def shown(rule: Rule, told: Story, minute: int) -> dict[str, Any]:
     annotations = {
         "text": _alert_values.sentence(rule.text, rule.unit, HOST, told.labels, 1.0 if value is None else value),
         "runbook": rule.runbook,
+        # What a host measures says nothing while that host is silent.
+        "inside": "true",
         **({"inhibits": " ".join(quiet)} if quiet else {}),
     }
     # What is missing has no labels but those that were asked for.

@@ -22,6 +22,30 @@ def test_it_begins_and_ends_by_itself(tmp_path: Path) -> None:
     assert window.read(path, NOW) == (None, "")
 
 
+def test_one_of_a_host_is_beside_that_of_all(tmp_path: Path) -> None:
+    path = str(tmp_path / "maintenance.json")
+    assert window.read_held(path, NOW) == ([], [])
+    window.begin(window.place(path, "server1"), "2h", "release", NOW, ["ProbeFailed"])
+    window.begin(window.place(path, "server-2.internal"), "1h", "new disk", NOW)
+    assert window.read(path, NOW) == (None, "") and window.place(path, "") == path
+    other, one = window.read_held(path, NOW)[0]
+    assert one == window.Held("server1", ("ProbeFailed",), NOW + 7200, "release")
+    assert other == window.Held("server-2.internal", (), NOW + 3600, "new disk")
+    assert one.holds("server1", "ProbeFailed") and not one.holds("server1", "DiskFull") and not one.holds("server2", "ProbeFailed")
+    assert other.holds("server-2.internal", "DiskFull") and not other.holds("server1", "DiskFull")
+    assert [held.host for held in window.read_held(path, NOW + 3600)[0]] == ["server1"]
+    assert window.end(window.place(path, "server1"))
+    (tmp_path / "maintenance-server3.json").write_text('{"until": 1800090001, "reason": "x"}')
+    found, faults = window.read_held(path, NOW)
+    assert found == [other] and len(faults) == 1 and "maintenance-server3.json: it lasts longer" in faults[0]
+
+
+@pytest.mark.parametrize("host", ["../x", "a b", "-x", "a/b"])
+def test_what_is_no_host_is_refused(tmp_path: Path, host: str) -> None:
+    with pytest.raises(window.WindowError, match="no name of a host"):
+        window.place(str(tmp_path / "maintenance.json"), host)
+
+
 @pytest.mark.parametrize(("length", "reason"), [("25h", "x"), ("0", "x"), ("", "x"), ("two hours", "x"), ("2h", " ")])
 def test_one_that_cannot_be_is_refused(tmp_path: Path, length: str, reason: str) -> None:
     with pytest.raises(window.WindowError, match="write"):

@@ -359,8 +359,11 @@ RELAY = {"host": "mail.example.org", "from": "logins@example.org", "to": ["admin
         ("civitas_address", "a.example.org", "no address"),
         ("civitas_address", "127.0.0.1", "no other host reaches that"),
         ("civitas_monitoring_mode", "heavy", "light, full"),
+        ("civitas_heartbeat_secret", "https://outside.example.org/canary", "is no name of a secret"),
         ("civitas_monitoring", {"page_user": ["anna"]}, "did you mean page_users?"),
         ("civitas_monitoring", {"page_users": [{"name": "anna", "password": "canary"}]}, "no list of names"),
+        ("civitas_monitoring", {"probes": "https://x.example.org/"}, "has probes that are a text and no list of mappings"),
+        ("civitas_monitoring", {"probes": ["https://x.example.org/"]}, "Write a list such as [{name: helpdesk"),
         ("civitas_monitoring", {"page_name": "monitoring.example.org"}, "nobody could see the page"),
         ("civitas_monitoring", {"page_users": ["anna"], "page_name": "https://a.example.org/"}, "has page_name, which is 'https"),
         ("civitas_monitoring", {"page_users": ["anna"], "page_networks": ["10.0.0.1/8"]}, "has page_networks, which has '10.0.0.1/8'"),
@@ -382,7 +385,7 @@ def test_good_variables_of_the_way_in():
     values["civitas_announce_smtp"] = {**RELAY, "user": "logins", "password_secret": "announce_smtp_password", "port": 2525}
     values["civitas_announce_webhook"] = {"url_secret": "announce_webhook_url", "format": "slack"}
     values["civitas_monitoring"] = {"page_users": ["anna"], "heartbeat_secret": "heartbeat_url", "probes": []}
-    values.update(civitas_monitoring_mode="light", civitas_address="2001:db8::7")
+    values.update(civitas_monitoring_mode="light", civitas_address="2001:db8::7", civitas_heartbeat_secret="heartbeat_url")
     assert rules.check_site_variables(host(**values), VARIABLES) == []
 
 
@@ -512,6 +515,36 @@ def test_who_watches_must_be_known_by_address():
     found = rules.check_monitoring_addresses([watch, named, unnamed, host("c", ansible_host="c", civitas_address="192.0.2.3")])
     assert [(problem.where, problem.variable) for problem in found] == [("a", "civitas_address"), ("b", "civitas_address")]
     assert "ansible_host, which stands in for it, is 'a.example.org': no address" in found[0].problem
+
+
+def test_each_host_that_judges_itself_has_a_sign_of_life_of_its_own():
+    named = {"civitas_heartbeat_secret": "heartbeat_url"}
+    records, gate = host("records", **named), host("gate", civitas_heartbeat_secret="gate_url")
+    watch = host("watch", groups=["monitoring"], civitas_monitoring={"heartbeat_secret": "heartbeat_url"})
+    assert rules.check_heartbeats([records, gate]) == []
+    (shared,) = rules.check_heartbeats([records, host("gate", **named)])
+    assert "heartbeat_url for records, gate: as long as one of them lives" in shared.problem
+    (unused,) = rules.check_heartbeats([records, watch])
+    assert (unused.where, unused.problem) == ("records", "is never used: the group monitoring judges this host")
+    light = host("records", civitas_monitoring_mode="light", **named)
+    (shared,) = rules.check_heartbeats([light, watch])
+    assert "for the monitoring on watch, records" in shared.problem or "for records, the monitoring on watch" in shared.problem
+    assert rules.check_heartbeats([host("records", civitas_heartbeat_secret="https://x")]) == []
+
+
+def test_probes_tell_of_hosts_that_are_there():
+    records, probe = host("records"), {"name": "far", "type": "icmp", "target": "198.51.100.7"}
+
+    def found(**changes):
+        watch = host("watch", civitas_monitoring={"probes": [{**probe, **changes}]})
+        return rules.check_probe_hosts(watch, [watch, records])
+
+    assert found() == [] == found(host="records") == found(host="")
+    (wrong,) = found(host="recrods")
+    assert "the probe 'far', whose host is 'recrods', which is no host" in wrong.problem and wrong.remedy == "Write records."
+    (wrong,) = found(host=["elsewhere"])
+    assert "or leave host out" in wrong.remedy
+    assert rules.check_probe_hosts(host(civitas_monitoring={"probes": "x"}), [records]) == []
 
 
 def test_nobody_is_watched_where_nobody_watches():

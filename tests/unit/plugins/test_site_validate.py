@@ -744,6 +744,7 @@ def test_the_way_of_mail_is_judged_with_the_secrets_that_others_gave(site):
     own["civitas_environment"] = "staging"
     run = site.validate("-e", json.dumps(own), inventory=inventory)
     assert "waive mail_webhook for a while" in " ".join(run.output.split()), run.output
+    assert "Nobody hears when records itself is down" in " ".join(run.output.split()), run.output
     until = (datetime.date.today() + datetime.timedelta(days=30)).isoformat()
     reason = "The chat is ordered."
     own["civitas_waivers"] = [{"rule": "mail_webhook", "reason": reason, "until": until}]
@@ -775,14 +776,24 @@ def test_who_hears_alarms_is_judged_with_the_secrets_that_others_gave(site):
     own["civitas_alert_receivers"] = [duty]
     run = site.validate("-e", json.dumps(own), inventory=inventory)
     assert "nobody hears warning alarms" in " ".join(run.output.split()), run.output
+    own["civitas_alert_receivers"] = [{"name": "team", "email": ["administrators@example.org"]}, duty]
+    run = site.validate("-e", json.dumps({**own, "monitoring_agent_mail_from": "büro@example.org"}), inventory=inventory)
+    told = " ".join(run.output.split())
+    assert "email is a list" in told and "Write a mapping such as {to: [administrators@example.org]}" in told, run.output
+    assert "monitoring_agent_mail_from" in told and "Write an address in plain letters" in told, run.output
     own["civitas_alert_receivers"] = [{"name": "team", "email": {"to": ["administrators@example.org"]}}, duty]
     run = site.validate("-e", json.dumps(own), inventory=inventory)
     assert "the host has no server by which it leaves" in " ".join(run.output.split()), run.output
     own["civitas_alert_receivers"] = [chat, duty]
+    own["civitas_heartbeat_secret"] = "outside_url"
+    secrets.write_bytes(vault.encrypt(f"{given}outside_url: http://outside.example.org/{CANARY}\n"))
+    run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
+    assert "names outside_url, which is no usable address" in " ".join(run.output.split()) and CANARY not in run.output, run.output
+    secrets.write_bytes(vault.encrypt(f"{given}outside_url: https://outside.example.org/{CANARY}\n"))
     run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
     assert run.returncode == 0 and CANARY not in run.output, run.output
     # What the role gets.
-    names = "monitoring_agent_receivers, monitoring_agent_rules, monitoring_agent_units, monitoring_agent_containers"
+    names = ", ".join(f"monitoring_agent_{name}" for name in ("heartbeat_url", "receivers", "rules", "units", "containers"))
     written = f"{{{{ [{names}, lookup('civitas.hosting.declarations', 'monitoring_agent', kind='destinations')] | to_json }}}}"
     task = {"ansible.builtin.copy": {"content": written, "dest": str(site.root / "written"), "mode": "0600"}, "delegate_to": "localhost"}
     files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml")]
@@ -791,12 +802,15 @@ def test_who_hears_alarms_is_judged_with_the_secrets_that_others_gave(site):
     site.put(site.root / "play.yml", [play])
     done = site.play(str(site.root / "play.yml"), "-e", json.dumps(own), inventory=inventory)
     assert done.returncode == 0, done.stdout + done.stderr
-    receivers, rules, units, containers, destinations = json.loads((site.root / "written").read_text())
+    heartbeat, receivers, rules, units, containers, destinations = json.loads((site.root / "written").read_text())
+    assert heartbeat == f"https://outside.example.org/{CANARY}"
     assert receivers[0]["webhook"] == {"url": f"https://chat.example.org/{CANARY}", "format": "slack"}
     assert receivers[1]["sms"]["headers"] == {"Authorization": CANARY}
     assert {"DiskHalfFull", "DiskFillingUp", "CollectorSilent"} <= {rule["name"] for rule in rules}
-    assert {"nginx.service", "docker.service"} <= set(units) and containers == [{"project": "demo", "services": ["web"]}]
-    assert {host for item in destinations for host in item["hosts"]} == {"chat.example.org", "sms.example.org"}
+    assert {"nginx.service", "docker.service", "civitas-alerts.timer"} <= set(units) and containers == [
+        {"project": "demo", "services": ["web"]}
+    ]
+    assert {host for item in destinations for host in item["hosts"]} == {"chat.example.org", "sms.example.org", "outside.example.org"}
     assert CANARY not in json.dumps([rules, destinations])
 
 
@@ -817,6 +831,12 @@ def test_a_site_that_is_watched(site):
         "monitoring": {"hosts": {"watch-1": {"ansible_host": "watch.example.org"}}},
     }
     site.put(inventory, {"all": {"hosts": {"records": {"ansible_host": "192.0.2.1"}}, "children": children}})
+    own["civitas_monitoring"]["probes"] = "https://helpdesk.example.org/"
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert "has probes that are a text" in " ".join(run.output.split()), run.output
+    own["civitas_monitoring"]["probes"] = [{"name": "far", "type": "icmp", "target": "198.51.100.7", "host": "recrods"}]
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert "whose host is 'recrods', which is no host" in " ".join(run.output.split()), run.output
     own["civitas_monitoring"]["probes"] = [{"name": "far", "type": "ping", "target": "198.51.100.7"}]
     run = site.validate("-e", json.dumps(own), inventory=inventory)
     told = " ".join(run.output.split())
@@ -828,8 +848,10 @@ def test_a_site_that_is_watched(site):
     own["civitas_monitoring"]["probes"][0]["type"] = "icmp"
     given = f"chat_url: https://chat.example.org/{CANARY}\nheartbeat_url: https://outside.example.org/{CANARY}\n"
     secrets.write_bytes(vault.encrypt(given))
-    run = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory)
+    mail = {"host": "mail.example.org", "sender": "registry@example.org", "to": ["administrators@example.org"]}
+    run = site.validate("-e", json.dumps({**own, "civitas_mail": mail}), "-vvv", inventory=inventory)
     assert run.returncode == 0 and CANARY not in run.output, run.output
+    assert "unique filter" not in run.output, run.output
     # What the roles get.
     names = (
         "monitoring_agent_mode, monitoring_agent_client_names, monitoring_agent_client_addresses, firewall_monitoring, monitoring_targets,"

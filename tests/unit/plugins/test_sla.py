@@ -5,8 +5,15 @@ from __future__ import annotations
 
 import calendar
 import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.civitas.hosting.plugins.filter.sla_report import sla_periods, sla_report
 from ansible_collections.civitas.hosting.plugins.module_utils import _sla
@@ -128,3 +135,17 @@ def test_a_promise_that_is_none_is_refused(target):
 def test_filters_say_what_they_were_given():
     with pytest.raises(AnsibleFilterError, match="sla_periods"):
         sla_periods("soon")
+
+
+@pytest.mark.parametrize("zone", ["Etc/UTC", "Africa/Addis_Ababa", "America/Lima"])
+def test_the_playbook_knows_the_moment_in_every_time_zone(tmp_path, zone):
+    playbook = pathlib.Path(__file__).resolve().parents[3] / "playbooks/sla_report.yml"
+    moment = yaml.safe_load(playbook.read_text())[0]["vars"]["__civitas_now"]
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"msg": moment}}]}
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    program = str(pathlib.Path(sys.executable).parent / "ansible-playbook")
+    environment = {**os.environ, "TZ": zone, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "json"}
+    before = int(time.time())
+    done = subprocess.run([program, "play.yml"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout[done.stdout.index("{\n") :])["plays"][0]["tasks"][0]["hosts"]["localhost"]["msg"]
+    assert before <= int(told) <= time.time()
