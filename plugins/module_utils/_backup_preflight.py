@@ -100,9 +100,8 @@ def _sources(config: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         if not all(isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", name) for name in names):
             yield f"{_NAME}{kind} has an item without a good name; write one of letters, digits, dots, _ and -, such as {example}"
             continue
-        yield from (
-            f"{_NAME}{kind} has {name} twice; give each a name of its own" for name in sorted({n for n in names if names.count(n) > 1})
-        )
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        yield from (f"{_NAME}{kind} has {name} twice; give each a name of its own" for name in twice)
         for item in items:
             yield from _source(kind, item, example)
     if not there:
