@@ -172,7 +172,7 @@ def _fault(manifest: Manifest, listed: int) -> str:
         sizes = (one.bytes, one.plain_bytes)
         if not (is_member(one.name) and is_digest(one.sha256) and is_digest(one.plain_sha256)):
             return f"the member {one.name!r:.80}"
-        if not all(type(size) is int and size >= 0 for size in sizes):
+        if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes):
             return f"the sizes of {one.name}"
     named: t.List[str] = []
     for source in manifest.sources:

@@ -197,7 +197,8 @@ def _live(directory: str, manifest: Manifest, source: Source, index: Index, iden
     for pack in source["packs"]:
         live, seen = index.packs[pack["id"]], 0
         member = manifest.members[pack["member"]]
-        with reader(os.path.join(directory, member.name), member, identity) as stream:
+        with contextlib.ExitStack() as stack:
+            stream = stack.enter_context(reader(os.path.join(directory, member.name), member, identity))
             archive = tar.TarReader(stream)
             for number, entry in enumerate(archive):
                 line = live.get(number)

@@ -87,11 +87,16 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1e6):06d}Z"
 
 
+def is_number(value: t.Any) -> bool:
+    """A whole number, which V(true) is to Python as well."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def parse(data: bytes) -> t.Dict[str, t.Any]:
     """A line that has a series and a number. Raises LineError."""
     try:
         line = json.loads(data)
-        good = isinstance(line, dict) and isinstance(line["series"], str) and type(line["n"]) is int and line["n"] > 0
+        good = isinstance(line, dict) and isinstance(line["series"], str) and is_number(line["n"]) and line["n"] > 0
     except (ValueError, KeyError, RecursionError):
         good = False
     if not good or not 8 <= len(line["series"]) <= 32 or not line["series"].isalnum():

@@ -22,7 +22,7 @@ import threading
 import time
 import typing as t
 
-from ansible_collections.civitas.hosting.plugins.module_utils._logs_lines import LONGEST_LINE, LineError, parse, received
+from ansible_collections.civitas.hosting.plugins.module_utils._logs_lines import LONGEST_LINE, LineError, is_number, parse, received
 from ansible_collections.civitas.hosting.plugins.module_utils._logs_store import Store, Tail
 
 # In seconds: to connect and greet, for an answer, between two lines (there is a heartbeat every five minutes), between two attempts.
@@ -128,10 +128,9 @@ class Forwarder(threading.Thread):
         place = (self._receiver["address"], int(self._receiver["port"]))
         # Anew each time: the certificate may have been replaced.
         secure = context(ssl.Purpose.SERVER_AUTH, *self._files)
-        with (
-            socket.create_connection(place, timeout=GREETING) as plain,
-            secure.wrap_socket(plain, server_hostname=self._receiver["tls_name"]) as connection,
-        ):
+        with contextlib.ExitStack() as stack:
+            plain = stack.enter_context(socket.create_connection(place, timeout=GREETING))
+            connection = stack.enter_context(secure.wrap_socket(plain, server_hostname=self._receiver["tls_name"]))
             lines = Lines(connection)
             connection.sendall(json.dumps({"civitas_logs": 1, "series": self._series}).encode() + b"\n")
             tail = Tail(self._directory, self._series, self._answer(lines))
@@ -173,7 +172,7 @@ class Forwarder(threading.Thread):
         answer = message(found[-1])
         if "error" in answer:
             raise WireError(str(answer["error"])[:200])
-        if type(answer.get("have")) is not int:
+        if not is_number(answer.get("have")):
             raise WireError("the answer is none")
         self.acknowledged = answer["have"]
         return self.acknowledged

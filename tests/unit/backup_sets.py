@@ -106,8 +106,10 @@ class Host:
         self.seal(out.directory, now, self.made.members, [self.made.source], self.made.failures)
         return out.directory
 
-    def seal(self, directory: Path, now: float, members: list[Member], sources: list[dict[str, Any]], failures: list[str] = []) -> None:  # noqa: B006
-        changes: dict[str, Any] = {"failures": failures, "complete": not failures}
+    def seal(
+        self, directory: Path, now: float, members: list[Member], sources: list[dict[str, Any]], failures: list[str] | None = None
+    ) -> None:
+        changes: dict[str, Any] = {"failures": failures or [], "complete": not failures}
         if self.last is not None:
             changes.update(previous=self.last.set_id, previous_sha256=self.last.sha256)
         raw = manifest_of(directory.name, now, members, sources, **changes)

@@ -30,7 +30,7 @@ WORDS = ("river", "candle", "orbit", "maple", "violin", "harbour", "copper", "me
 
 def phrase() -> str:
     """Words, so that nothing but being known gives it away."""
-    return " ".join(secrets.choice(WORDS) for _ in range(5))
+    return " ".join(secrets.choice(WORDS) for _word in range(5))
 
 
 def forms(value: str) -> list[str]:

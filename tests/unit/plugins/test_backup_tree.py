@@ -112,7 +112,7 @@ def test_a_file_changed_within_the_step_of_times_is_read_again(host: Host, tmp_p
         file.write("two")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     # As if the time of the change of the inode were the same, too: the kernel counts it in steps of some milliseconds.
-    with contextlib.closing(sqlite3.connect(host.state)) as state, state:
+    with contextlib.closing(sqlite3.connect(host.state, isolation_level=None)) as state:
         state.execute("UPDATE entries SET ctime = ? WHERE name = ? AND ctime != -1", (path.stat().st_ctime_ns, b"record"))
     host.restore(host.backup(), tmp_path / "out")
     assert (tmp_path / "out/record").read_text() == "two"

@@ -160,7 +160,7 @@ def test_the_record_to_publish_is_found_by_the_dns(store):
         assert signing.ask_dns(name, key, ["192.0.2.1"], ask) == PUBLISHED
         assert signing.ask_dns(FIRST, key, ["192.0.2.1"], ask).state == "missing"
         assert signing.ask_dns(name, "another", ["192.0.2.1"], ask).state == "wrong"
-        signer = _mail_dkim.Signer(name.split("._")[0], "example.org", _mail_dkim.public_key(key))
+        signer = _mail_dkim.Signer(name.partition("._")[0], "example.org", _mail_dkim.public_key(key))
         assert [one.id for one in _mail_dkim.check(Dns([server], 10), signer) if not one.ok] == []
     assert "tcp" in {protocol for protocol, _kind, _name in seen}
     with dns_server.serving(line, servfail=[name]) as server:

@@ -43,7 +43,7 @@ WAYS = {
     "base64 in a url": lambda value: urllib.parse.quote(base64.b64encode(value.encode()).decode(), safe=""),
     "login": lambda value: base64.b64encode(f"admin:{value}".encode()).decode(),
     "login of two": lambda value: base64.b64encode(f"anna1:{value}:end".encode()).decode(),
-    "json": lambda value: json.dumps(value),
+    "json": json.dumps,
     "json as it is": lambda value: json.dumps(value, ensure_ascii=False),
     "json in json": lambda value: json.dumps(json.dumps({"a": value})),
     "json in base64": lambda value: base64.b64encode(json.dumps({"a": value}).encode()).decode(),
@@ -123,7 +123,7 @@ def test_words_and_numbers_stay_as_they_were(text):
 
 
 RANDOM = (
-    "".join(secrets.choice(ALPHANUMERIC) for _ in range(10)) + "aB3" + "".join(secrets.choice(ALPHANUMERIC) for _ in range(20)) + "xY7qZ1"
+    "".join(secrets.choice(ALPHANUMERIC) for _each in range(10)) + "aB3" + "".join(secrets.choice(ALPHANUMERIC) for _each in range(20)) + "xY7qZ1"
 )
 LOOKS = {
     "assigned": ("db_password=%s next", "b3stkept"),

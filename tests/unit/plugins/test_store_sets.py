@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -131,7 +131,7 @@ def swap(directory: Path) -> None:
         lambda directory: next(directory.glob("tree-data-0*")).unlink(),
         replace_by(lambda path: path.symlink_to(path.parent.parent / "elsewhere")),
         replace_by(lambda path: path.symlink_to("/etc/passwd")),
-        replace_by(lambda path: os.mkfifo(path)),
+        replace_by(os.mkfifo),
         replace_by(lambda path: path.mkdir()),
     ],
     ids=["bit flip", "cut off", "swapped", "missing", "link to the same", "link to another", "pipe", "directory"],
@@ -304,8 +304,8 @@ def test_killed_while_it_keeps_a_set(pair: Pair) -> None:
         if child == 0:
             count = iter(range(step))
 
-            def hook(event: str, _arguments: object, count: object = count) -> None:
-                if event in ("os.rename", "os.chmod", "os.link", "os.remove", "os.mkdir", "shutil.rmtree") and next(count, None) is None:  # type: ignore[call-overload]
+            def hook(event: str, _arguments: object, count: Iterator[int] = count) -> None:
+                if event in ("os.rename", "os.chmod", "os.link", "os.remove", "os.mkdir", "shutil.rmtree") and next(count, None) is None:
                     os.kill(os.getpid(), 9)
 
             import sys
