@@ -123,7 +123,10 @@ def test_words_and_numbers_stay_as_they_were(text):
 
 
 RANDOM = (
-    "".join(secrets.choice(ALPHANUMERIC) for _each in range(10)) + "aB3" + "".join(secrets.choice(ALPHANUMERIC) for _each in range(20)) + "xY7qZ1"
+    "".join(secrets.choice(ALPHANUMERIC) for _each in range(10))
+    + "aB3"
+    + "".join(secrets.choice(ALPHANUMERIC) for _each in range(20))
+    + "xY7qZ1"
 )
 LOOKS = {
     "assigned": ("db_password=%s next", "b3stkept"),
