@@ -6,7 +6,7 @@
     python -m tools.testrun molecule/postgres     one scenario
     python -m tools.testrun --do converge molecule/postgres   one Molecule command instead of the whole sequence; hosts stay
 
-Two scenarios run at a time, and one that mostly waits beside them; so do lint and sanity. The output of each lies in .cache/logs/.
+Two scenarios run at a time, and one that mostly waits beside them; so do lint, sanity and unit. The output of each lies in .cache/logs/.
 The last line is `N passed, N failed, N skipped`.
 """
 
@@ -39,6 +39,8 @@ BIN = Path(sys.executable).parent
 AT_ONCE = 2
 # Wait most of their time, such as until an alarm has been quiet for minutes: one of them runs beside the two.
 PATIENT = frozenset({"molecule/monitoring"})
+# Take longest: in a fresh checkout, where nothing is known of the last run, they begin, so that none of them runs alone at the end.
+LONG = ("single", "vm", "mail_relay", "access", "bastion", "app", "hardening")
 TAIL = 60
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
@@ -340,8 +342,9 @@ def scenarios() -> list[str]:
     times = _times()
     names = [path.parent.name for path in SCENARIOS.glob("*/molecule.yml")]
 
-    def key(name: str) -> tuple[float, bool, str]:
-        return -times.get(f"molecule/{name}", 1e9), not (SCENARIOS / name / "requires.py").is_file(), name
+    def key(name: str) -> tuple[float, int, bool, str]:
+        rank = LONG.index(name) if name in LONG else len(LONG)
+        return -times.get(f"molecule/{name}", 1e9), rank, not (SCENARIOS / name / "requires.py").is_file(), name
 
     return sorted(names, key=key)
 
@@ -503,8 +506,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "sanity": sanity,
     "demo": functools.partial(_pytest, "demo", "tests/demo"),
 }
-# What runs side by side: the first two use one core each, and `unit` all of them. The demonstration is the longest, so it begins.
-STAGES = (("lint", "sanity"), ("unit",), ("demo", "molecule"))
+# What runs side by side: the first two use one core each, and `unit` what they leave. The demonstration is the longest, so it begins.
+STAGES = (("lint", "sanity", "unit"), ("demo", "molecule"))
 ORDER = tuple(part for stage in STAGES for part in stage)
 
 
