@@ -382,7 +382,7 @@ def _status(config: Config, places: Places) -> int:
         received = places.kept("alerts-told").read()
         alerts += Inbox(places.kept("alerts-received")).alerts()
         told.update(_receivers(received))
-        wrong = _is_stale(received, now, "what Alertmanager says is not told", "civitas-alerts-receive")
+        wrong = _is_stale(received, now, "what Alertmanager says is not told", "civitas-alerts-receive") or wrong
     # As people are told: nothing of which another says more.
     hidden = quiet(alerts)
     rings = [(alert.severity, alert.host, alert.text, alert.since) for alert in alerts if alert.key not in hidden]

@@ -49,7 +49,8 @@ def test_the_timer_measures(host):
 
 def test_who_judges_itself_does_so_without_measurements_too(host, full):
     timer = host.service("civitas-alerts.timer")
-    assert [timer.is_running, timer.is_enabled, timer.exists] == [not full] * 3
+    assert timer.exists is not full
+    assert full or (timer.is_running and timer.is_enabled)
 
 
 def test_nothing_failed_and_nothing_is_said(host):
@@ -228,14 +229,15 @@ def alone(full):
 @pytest.mark.usefixtures("alone")
 def test_it_tells_what_it_found(host, small):
     host.check_output(f"mount -o remount,ro {small}")
+    # It may have been told of an earlier test's, so what rings now counts as well.
     for _attempt in range(30):
         measure(host)
-        if "/srv/small went read-only" in chat(host):
+        status = host.run("civitas-alerts status")
+        if "/srv/small went read-only" in chat(host) and "/srv/small" in status.stdout + status.stderr:
             break
         time.sleep(1)
     said = chat(host)
     assert "/srv/small went read-only" in said and "Relic 1 gets no security updates any more" in said, said
-    status = host.run("civitas-alerts status")
     assert status.rc == 1 and "/srv/small" in status.stdout + status.stderr, status
 
 
