@@ -545,6 +545,8 @@ class ActionModule(ActionBase):
 
     def _judge_heartbeat(self, target: _Target, targets: t.List[_Target]) -> None:
         """Who would hear that a host is down that judges itself."""
+        if "monitoring_agent_heartbeat_url" not in target.variables:
+            return  # a tier whose hosts are not measured
         where, variable = target.host.name, "civitas_heartbeat_secret"
         watched = any(_site_rules.MONITORING_GROUP in other.host.groups for other in targets)
         policy = _site_rules.policy_of(target.host)
