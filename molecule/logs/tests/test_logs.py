@@ -129,7 +129,7 @@ def test_who_got_in_and_who_did_not_and_what_they_did_arrives(host, watch):
     begin = time.monotonic()
     host.check_output(f"{SSH} -i /root/right anna@127.0.0.1 sudo -n true")
     assert host.run(f"{SSH} -i /root/wrong anna@127.0.0.1 true").rc == 255
-    fingerprint = host.check_output("ssh-keygen -lf /root/right.pub").split()[1]
+    fingerprint = re.escape(host.check_output("ssh-keygen -lf /root/right.pub").split()[1])
     for text in (f"Accepted publickey for anna from 127.0.0.1 port .* {fingerprint}", "Connection closed by authenticating user anna"):
         found = soon(lambda text=text: [one for one in received(watch) if re.search(text, one["line"]["said"]["message"])])
         assert found, text
