@@ -165,34 +165,25 @@ def make(
         OSError: as well.
     """
     _check(tree)
+
+    def once() -> Made:
+        state = _State(state_file, tree, recipients, now, full_days)
+        try:
+            made = _Maker(tree, state, open_member, close_member, stored).make()
+            state.db.execute("COMMIT")
+            return made
+        finally:
+            # Without the end of the transaction the file is worth nothing, and who asked for it removes it.
+            state.db.close()
+
     try:
-        return _make(tree, state_file, open_member, close_member, recipients, stored, now, full_days)
+        return once()
     except sqlite3.OperationalError as error:
         raise PipeError(f"{state_file}: {error}") from error
     except sqlite3.DatabaseError:
         # A cache that is damaged is worth as much as none.
         os.unlink(state_file)
-        return _make(tree, state_file, open_member, close_member, recipients, stored, now, full_days)
-
-
-def _make(
-    tree: Tree,
-    state_file: str,
-    open_member: Opener,
-    close_member: t.Callable[[Writer], Member],
-    recipients: t.Sequence[str],
-    stored: t.Container[str],
-    now: float,
-    full_days: int,
-) -> Made:
-    state = _State(state_file, tree, recipients, now, full_days)
-    try:
-        made = _Maker(tree, state, open_member, close_member, stored).make()
-        state.db.execute("COMMIT")
-        return made
-    finally:
-        # Without the end of the transaction the file is worth nothing, and who asked for it removes it.
-        state.db.close()
+        return once()
 
 
 def _check(tree: Tree) -> None:
