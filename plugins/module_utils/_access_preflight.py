@@ -18,7 +18,8 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _access_pro
 
 # systemd's generator makes the socket's ports from the files of sshd, when it reads its own configuration again.
 PATHS = (program.OURS, program.EXCEPTIONS)
-SYNC_SECONDS = 30
+# chrony asks a new server five times within ten seconds; a slow line or a busy host takes longer.
+SYNC_SECONDS = 60
 # Seconds from a look at the clock of the controller to one at that of the host.
 DELAY = 20
 
@@ -93,13 +94,13 @@ def clock_problems(wanted: Wanted, now: float, ask: program.Run) -> t.List[str]:
     return [f"{each}. Codes are right only when the clock is, so none are asked for before that" for each in problems]
 
 
-def wait_for_clock(ask: program.Run, seconds: int = SYNC_SECONDS, pause: t.Callable[[float], None] = time.sleep) -> None:
-    """chrony that was just started needs some seconds until it knows the time. A container has its host's clock."""
+def wait_for_clock(tolerance: float, ask: program.Run, seconds: int = SYNC_SECONDS, pause: t.Callable[[float], None] = time.sleep) -> None:
+    """chrony that was just started needs some seconds until it knows the time, and more to know it well. A container has its host's clock."""
     if ask(["systemd-detect-virt", "--container"])[0] == 0:
         return
     for _second in range(seconds):
         rc, out = ask(["chronyc", "-n", "-c", "tracking"])
-        if rc != 0 or not out.endswith("Not synchronised"):
+        if rc != 0 or not program.judge_tracking(out, tolerance)[0]:
             return
         pause(1)
 
@@ -164,7 +165,7 @@ def judge(wanted: Wanted, ask: program.Run = program.run, main: str = program.MA
         # Before the wait, which the controller's clock knows nothing of.
         now = time.time()
         if not is_enabled():
-            wait_for_clock(ask)
+            wait_for_clock(wanted.clock_tolerance, ask)
             problems += clock_problems(wanted, now, ask)
         else:
             # Refusing would keep a host from being repaired.
