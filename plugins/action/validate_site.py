@@ -19,6 +19,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _alert_receivers,
     _alert_rules,
     _alert_secrets,
+    _backup_preflight,
     _docker_preflight,
     _firewall_model,
     _login_preflight,
@@ -31,6 +32,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _secrets,
     _site_roles,
     _site_rules,
+    _store_preflight,
     _webhook,
 )
 from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import Problem
@@ -77,7 +79,19 @@ _MONITORING_NAMES = {
     f"monitoring_{name}": f"civitas_monitoring.{site}"
     for name, site in (("probes", "probes"), ("runbooks", "runbooks"), ("heartbeat_url", "heartbeat_secret"), ("page_name", "page_name"))
 }
-_WRITTEN_AS = {**_MAIL_NAMES, **_MONITORING_NAMES}
+# What the preflights of the roles backup and backup_store judge.
+_BACKUP = (
+    *("host", "recipients", "target_address", "target_port", "target_host_keys", "ssh_options", "bandwidth_kib", "files", "postgres"),
+    *("commands", "late_hours", "full_days", "minimum_free_megabytes"),
+)
+_BACKUP_STORE = ("hosts", "directory", "port", "listen_addresses", "minimum_free_megabytes", "verify_sets")
+_BACKUP_NAMES = {
+    "backup_recipients": "civitas_backup.recipients",
+    "backup_bandwidth_kib": "civitas_backup.bandwidth_kib",
+    "backup_store_directory": "civitas_backup.directory",
+    "backup_store_hosts": "civitas_backup",
+}
+_WRITTEN_AS = {**_MAIL_NAMES, **_MONITORING_NAMES, **_BACKUP_NAMES}
 
 
 class _Given(t.NamedTuple):
@@ -164,6 +178,7 @@ class ActionModule(ActionBase):
             self._judge_alarms(target)
             self._judge_monitoring(target, targets)
             self._judge_heartbeat(target, targets)
+            self._judge_backup(target, targets)
             self._judge_firewall(target)
         notes = self._notes + self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
@@ -288,7 +303,9 @@ class ActionModule(ActionBase):
         tier = next((host.values["civitas_tier"] for host in hosts if "civitas_tier" in host.values), None)
         self._add(_site_rules.check_single_purpose(hosts))
         self._add(_site_rules.check_single_server(tier, [target.host for target in targets if target.roles]))
-        self._add(_site_rules.check_monitoring_addresses(hosts))
+        self._add(_site_rules.check_needed_groups(tier, [target.host for target in targets if target.roles]))
+        self._add(_site_rules.check_backup_host(hosts))
+        self._add(_site_rules.check_cluster_addresses(hosts))
         self._add(_site_rules.check_addresses(hosts))
         self._add(_site_rules.check_heartbeats(hosts))
         for target in targets:
@@ -560,6 +577,28 @@ class ActionModule(ActionBase):
         elif variable not in target.host.names and policy and policy.may_hold_personal_data and not watched:
             advice = f"have a service outside tell you, and write its address into the secrets file and {variable}"
             self._notes.append(f"Nobody hears when {where} itself is down; {advice}.")
+
+    def _judge_backup(self, target: _Target, targets: t.List[_Target]) -> None:
+        """What would be backed up, and for whom it would be kept. Keys of hosts are not known before somebody has asked them."""
+        if "backup_recipients" not in target.variables:
+            return  # a tier without backups
+        policy = _site_rules.policy_of(target.host)
+        if not any(_site_rules.BACKUP_GROUP in other.host.groups for other in targets):
+            if policy and policy.may_hold_personal_data and not _site_rules.is_single_purpose(target.host):
+                group = _site_rules.BACKUP_GROUP
+                self._notes.append(f"Nothing of {target.host.name} is backed up; put a host into the group {group} and write civitas_backup.")
+            return
+        reported = {problem.variable for problem in self._problems if problem.where in (target.host.name, "all hosts", "inventory")}
+        if reported & {"civitas_backup", "civitas_address", _site_rules.BACKUP_GROUP}:
+            return
+        for prefix, names, judge in (
+            ("backup_", _BACKUP, _backup_preflight.problems),
+            ("backup_store_", _BACKUP_STORE, _store_preflight.problems),
+        ):
+            if prefix[:-1] in {role.name for role in target.roles}:
+                values = self._rendered(target, [prefix + name for name in names])
+                found = judge({name: values[prefix + name] for name in names}, True) if values else []
+                self._add_sentences(target, list(dict.fromkeys(_as_written(text) for text in found)), "correct it")
 
     def _judge_exceptions(self, target: _Target) -> None:
         """What is set aside of the way in, by the rules of the environment."""

@@ -21,7 +21,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_ver
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_command import Command
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_pipe import PipeError, check_recipients
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_postgres import Postgres
-from ansible_collections.civitas.hosting.plugins.module_utils._backup_run import Config, Run, RunError, lock
+from ansible_collections.civitas.hosting.plugins.module_utils._backup_run import Config, Run, RunError, is_locked, lock
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Store
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_tree import Tree
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json, write_text
@@ -210,7 +210,7 @@ def _remember(config: Config, state: t.Mapping[str, t.Any]) -> None:
 def status(config: Config) -> int:
     state, now, problems = read_state(config), time.time(), []  # type: t.Dict[str, t.Any], float, t.List[str]
     success = float(state.get("success", 0))
-    if not success:
+    if not success and not (state.get("running") and is_locked(config.directory)):
         problems.append("there is no backup of this host")
     elif now - success > config.late_hours * 3600:
         problems.append(f"the last backup is {(now - success) / 3600:.0f} hours old")
@@ -221,7 +221,8 @@ def status(config: Config) -> int:
     for line in state.get("warnings", []):
         _say(4, line)
     if state.get("running"):
-        _say(5, f"a run lasts since {form.format_time(float(state['try']))}, or was ended by force")
+        ended = "" if is_locked(config.directory) else ", and was ended by force"
+        _say(5, f"a run began at {form.format_time(float(state['try']))}{ended}")
     for line in problems:
         _say(3, line)
     return 1 if problems else 0

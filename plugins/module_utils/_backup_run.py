@@ -97,6 +97,21 @@ def lock(directory: str) -> t.Iterator[None]:
         os.close(handle)
 
 
+def is_locked(directory: str) -> bool:
+    """Does a run last?"""
+    try:
+        handle = os.open(os.path.join(directory, "lock"), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 class Run:
     """One run, inside the lock.
 

@@ -29,8 +29,12 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "destinations": ("name", "from", "purpose"),
     "clients": ("name", "process", "purpose"),
     "alerts": ("name", "severity", "text", "runbook"),
+    "backups": ("name", "type"),
+    "writers": ("name", "units", "projects"),
 }
 
+# What a backup holds, and the further keys that each type must have.
+BACKUP_TYPES: t.Dict[str, t.Tuple[str, ...]] = {"postgres": ("port", "databases"), "files": ("path",), "command": ("run",)}
 PORT_SOURCES = ("public", "admin", "cluster", "monitoring", "containers", "loopback")
 
 
@@ -77,6 +81,8 @@ def check_items(role: str, kind: str, items: t.Any) -> t.List[t.Dict[str, t.Any]
             _check_port(role, item)
         if kind == "alerts":
             _check_alert(role, item)
+        if kind == "backups":
+            _check_backup(role, item)
         plain = _destinations(role, item) if kind == "destinations" else [item]
         result += [{**each, "role": role} for each in plain]
     return result
@@ -97,6 +103,16 @@ def _check_alert(role: str, item: t.Mapping[str, t.Any]) -> None:
     problems = _alert_rules.problems([{**item, "role": role}])
     if problems:
         raise DeclarationError("; ".join(problems))
+
+
+def _check_backup(role: str, item: t.Mapping[str, t.Any]) -> None:
+    if item["type"] not in BACKUP_TYPES:
+        raise DeclarationError(f"role {role}: backup {item['name']}: type {item['type']!r} is none of {', '.join(BACKUP_TYPES)}")
+    missing = [key for key in BACKUP_TYPES[item["type"]] if key not in item]
+    if missing:
+        raise DeclarationError(f"role {role}: backup {item['name']} lacks {', '.join(missing)}")
+    if item.get("restore", "place") not in ("place", "side"):
+        raise DeclarationError(f"role {role}: backup {item['name']}: restore {item['restore']!r} is none of place, side")
 
 
 def _flatten(items: t.Any) -> t.Iterator[t.Any]:

@@ -31,7 +31,7 @@ except ImportError:  # pragma: no cover - Python before 3.9 runs the import test
 
 Finding = t.Optional[t.Tuple[str, str]]
 
-TIERS = ("single",)
+TIERS = ("single", "tier4")
 CERTIFICATE_SOURCES = ("internal", "delivered", "acme")
 ACME_CHALLENGES = ("http-01", "dns-01")
 EGRESS = ("restricted", "open")
@@ -39,9 +39,20 @@ EGRESS = ("restricted", "open")
 BASTION_GROUP = "bastion"
 # Hosts in this group watch the others.
 MONITORING_GROUP = "monitoring"
-# A host in one of these groups has its roles and no others. A site may do without them.
-SINGLE_PURPOSE_GROUPS = (BASTION_GROUP, MONITORING_GROUP)
+# Hosts in this group keep the backups of the others.
+BACKUP_GROUP = "backup"
+# A host in one of these groups has its roles and no others. The tier `single` may do without them.
+SINGLE_PURPOSE_GROUPS = (BASTION_GROUP, MONITORING_GROUP, BACKUP_GROUP)
+# Groups without which an inventory is not of the tier, and what their hosts do.
+NEEDED_GROUPS = {
+    "tier4": {
+        BASTION_GROUP: "lets people through to the others",
+        MONITORING_GROUP: "watches the others",
+        BACKUP_GROUP: "keeps the backups of the server",
+    }
+}
 MONITORING_MODES = ("light", "full")
+_BACKUP_KEYS = ("recipients", "quota_gigabytes", "retention", "schedule", "bandwidth_kib", "directory", "mount")
 _MONITORING_KEYS = ("page_name", "page_users", "page_networks", "heartbeat_secret", "probes", "runbooks")
 WAY_IN = frozenset(f"civitas_{name}" for name in ("admin_networks", "automation", "bastion", "break_glass", "people"))
 # What is a host's own.
@@ -505,6 +516,18 @@ def check_monitoring(value: t.Any) -> Finding:
     return _key_of_secret(value, "heartbeat_secret")
 
 
+def check_backup(value: t.Any) -> Finding:
+    """Is it what backups are made of, as far as it is said in one place? What else it holds the roles judge."""
+    advice = "Write a mapping such as {recipients: [age1..., age1...], quota_gigabytes: 200}."
+    if not isinstance(value, dict):
+        return (f"is {in_words(value)} and not a mapping", advice)
+    finding = _unknown_key(value, _BACKUP_KEYS)
+    if finding:
+        return finding
+    lacking = [key for key in ("recipients", "quota_gigabytes") if not value.get(key)]
+    return (f"lacks {' and '.join(lacking)}", advice) if lacking else None
+
+
 def judges_itself(host: Host, hosts: t.Sequence[Host]) -> bool:
     """Is a host judged by itself, and not by one that watches it?"""
     watched = any(MONITORING_GROUP in other.groups for other in hosts)
@@ -632,6 +655,7 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         ),
         "civitas_mail_proof": SiteVariable(False, check_mail_proof, "{selectors: [mail], addresses: [192.0.2.25]}"),
         "civitas_alert_receivers": SiteVariable(False, check_alert_receivers, "[{name: team, email: {to: [administrators@example.org]}}]"),
+        "civitas_backup": SiteVariable(False, check_backup, "{recipients: [age1...], quota_gigabytes: 200}"),
         "civitas_address": SiteVariable(False, check_address, "192.0.2.10"),
         "civitas_monitoring": SiteVariable(False, check_monitoring, "{page_users: [anna], heartbeat_secret: heartbeat_url}"),
         "civitas_monitoring_mode": SiteVariable(False, lambda value: check_choice(value, MONITORING_MODES), "full"),
@@ -822,10 +846,38 @@ def check_single_purpose(targets: t.Sequence[Host]) -> t.List[Problem]:
     ]
 
 
+def check_needed_groups(tier: t.Any, targets: t.Sequence[Host]) -> t.List[Problem]:
+    """Are the hosts there that make the tier what it is?"""
+    needed = NEEDED_GROUPS.get(tier, {}) if isinstance(tier, str) else {}
+    return [
+        Problem("inventory", group, f"has no host, and {tier} has one that {does}", f"Put a host into the group {group}, or take single.")
+        for group, does in needed.items()
+        if targets and not any(group in host.groups for host in targets)
+    ]
+
+
+def check_backup_host(hosts: t.Sequence[Host]) -> t.List[Problem]:
+    """Do those who keep backups and what is said of backups go together?"""
+    variable = "civitas_backup"
+    kept = [host for host in hosts if BACKUP_GROUP in host.groups]
+    written = [host for host in hosts if variable in host.names]
+    if kept and not written:
+        told = "is not set, so nobody could read a backup of this site"
+        remedy = "Make keys with age-keygen on machines that are no servers, and write civitas_backup: {recipients: [age1..., age1...], ...}"
+        return [Problem("all hosts", variable, told, f"{remedy[:-5]}quota_gigabytes: 200}}.")]
+    if written and not kept:
+        remedy = f"Put a host into the group {BACKUP_GROUP}, or remove it."
+        return [Problem("all hosts", variable, f"is written, and the group {BACKUP_GROUP} has no host that would keep them", remedy)]
+    if len(kept) > 1:
+        told = f"has {people([host.name for host in kept])}, and backups are brought to one host"
+        return [Problem("inventory", BACKUP_GROUP, told, "Leave one host in it.")]
+    return []
+
+
 def check_single_server(tier: t.Any, targets: t.Sequence[Host]) -> t.List[Problem]:
-    """Is the tier `single` one host, those of a single purpose aside?"""
+    """Have the tiers of one server one host, those of a single purpose aside?"""
     servers = [host.name for host in targets if not is_single_purpose(host)]
-    if tier != "single" or len(servers) == 1 or not targets:
+    if tier not in TIERS or len(servers) == 1 or not targets:
         return []
     if not servers:
         group = next(group for group in SINGLE_PURPOSE_GROUPS if any(group in host.groups for host in targets))
@@ -834,15 +886,16 @@ def check_single_server(tier: t.Any, targets: t.Sequence[Host]) -> t.List[Proble
         Problem(
             "inventory",
             "civitas_tier",
-            f"is 'single', one server, but there are {len(servers)}: {people(servers)}",
-            f"Leave one host in this inventory. A bastion belongs into the group {BASTION_GROUP}, who watches into {MONITORING_GROUP}.",
+            f"is {tier!r}, one server, but there are {len(servers)}: {people(servers)}",
+            f"Leave one host in this inventory. A bastion belongs into the group {BASTION_GROUP}, who watches into {MONITORING_GROUP}, "
+            f"who keeps backups into {BACKUP_GROUP}.",
         )
     ]
 
 
-def check_monitoring_addresses(hosts: t.Sequence[Host]) -> t.List[Problem]:
-    """Do hosts that watch others, and those that are watched, know each other's addresses? A firewall takes no names."""
-    if not any(MONITORING_GROUP in host.groups for host in hosts):
+def check_cluster_addresses(hosts: t.Sequence[Host]) -> t.List[Problem]:
+    """Do hosts that watch others or keep their backups, and the others, know each other's addresses? A firewall takes no names."""
+    if not any({MONITORING_GROUP, BACKUP_GROUP} & set(host.groups) for host in hosts):
         return []
     problems = []
     for host in hosts:

@@ -66,6 +66,9 @@ def _host(position: int, item: t.Any, check: bool) -> t.Iterator[str]:
         value = item.get(key)
         if not (isinstance(value, str) and (_KEY.fullmatch(value) or (check and not value))):
             yield f"{where} has no {key}; run the role backup with tasks_from: keys there, then it is __backup_pairs.public.{fact}"
+    before = item.get("signing_keys_before") or []
+    if not isinstance(before, (list, tuple)) or not all(isinstance(key, str) and _KEY.fullmatch(key) for key in before):
+        yield f"{where} has signing_keys_before that are no public keys; write a list of 'ssh-ed25519 AAAA...'"
     if item.get("transfer_key") and item.get("transfer_key") == item.get("signing_key"):
         yield f"{where} has one key for both; who may send could sign, write two"
     if not is_whole(item.get("quota_gigabytes"), 1, 10**6):

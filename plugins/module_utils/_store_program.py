@@ -56,7 +56,7 @@ class Host(t.NamedTuple):
 
     Attributes:
         user: whose authorized_keys has the key of the host.
-        signers: public keys of SSH that sign its manifests.
+        signers: public keys of SSH: the one that signs its manifests, and those that did so earlier.
     """
 
     user: str

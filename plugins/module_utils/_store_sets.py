@@ -93,7 +93,7 @@ class HostStore:
     Args:
         directory: of the store.
         host: the name that the store gave to the key which was used.
-        signers: public keys that sign for this host.
+        signers: public keys that sign for this host; behind the first one those that did so earlier.
         quota: bytes that this host may use.
         minimum_free: bytes that stay free in the file system.
     """
@@ -267,7 +267,8 @@ class HostStore:
             names = [form.MANIFEST, form.SIGNATURE]
             raise StoreError(f"the manifest of {set_id} has not come: {error.strerror}", bad=names) from error
         try:
-            form.verify(raw, signature, self.host, self.signers)
+            # With an earlier key nothing new is signed.
+            form.verify(raw, signature, self.host, self.signers[:1])
             manifest = form.parse(raw)
         except FormatError as error:
             raise StoreError(f"{set_id} is not kept: {error}", bad=[form.MANIFEST, form.SIGNATURE]) from error

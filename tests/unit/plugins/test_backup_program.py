@@ -86,7 +86,13 @@ def test_what_status_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "the last backup is 30 hours old" in status(**{**good, "success": time.time() - 30 * 3600})[1]
     assert "the last run failed: no way" in status(**{**good, "problem": "no way"})[1]
     assert status(**{**good, "warnings": ["odd"]})[1].endswith("odd\n")
-    assert "or was ended by force" in status(**{**good, "running": 1})[1]
+    assert "and was ended by force" in status(**{**good, "running": 1})[1]
+    # The first one ever is no fault while it lasts.
+    first = {"try": time.time(), "running": 1}
+    assert "there is no backup of this host" in status(**first)[1]
+    with run.lock(str(tmp_path / "var")):
+        code, said = status(**first)
+    assert (code, "by force" in said, "a run began at" in said) == (0, False, True)
 
 
 def test_the_lock_is_the_kernels(tmp_path: Path) -> None:

@@ -69,6 +69,20 @@ def test_a_bad_port_is_refused_by_name(change: dict[str, object], named: str) ->
         check_items("r", "ports", [{**PORT, **change}])
 
 
+@pytest.mark.parametrize(
+    ("item", "named"),
+    [
+        ({"type": "mysql"}, "none of postgres, files, command"),
+        ({"type": "files"}, "lacks path"),
+        ({"type": "postgres", "databases": []}, "lacks port"),
+        ({"type": "files", "path": "/srv/x", "restore": "here"}, "none of place, side"),
+    ],
+)
+def test_a_backup_that_could_not_be_made_is_refused_by_name(item: dict[str, object], named: str) -> None:
+    with pytest.raises(DeclarationError, match=f"backup records.*{named}"):
+        check_items("r", "backups", [{"name": "records", **item}])
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_an_item_without_its_keys_is_refused(kind: str) -> None:
     with pytest.raises(DeclarationError, match="lacks"):

@@ -511,8 +511,8 @@ def test_a_site_may_have_no_bastion_and_nobody_who_watches():
 def test_who_watches_must_be_known_by_address():
     watch = host("watch", groups=["monitoring"], ansible_host="192.0.2.9")
     named, unnamed = host("a", ansible_host="a.example.org"), host("b", ansible_host=...)
-    assert rules.check_monitoring_addresses([named, unnamed]) == []
-    found = rules.check_monitoring_addresses([watch, named, unnamed, host("c", ansible_host="c", civitas_address="192.0.2.3")])
+    assert rules.check_cluster_addresses([named, unnamed]) == []
+    found = rules.check_cluster_addresses([watch, named, unnamed, host("c", ansible_host="c", civitas_address="192.0.2.3")])
     assert [(problem.where, problem.variable) for problem in found] == [("a", "civitas_address"), ("b", "civitas_address")]
     assert "ansible_host, which stands in for it, is 'a.example.org': no address" in found[0].problem
 

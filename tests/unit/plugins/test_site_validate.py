@@ -30,6 +30,8 @@ OPTIONS = {
     "monitoring": {},
     "monitoring_agent": {},
     "logs": {},
+    "backup": {},
+    "backup_store": {},
     "bastion": {"bastion_sessions": {"type": "int"}},
     "docker": {
         "docker_source": {"type": "str"},

@@ -46,6 +46,7 @@ def test_good_ones():
         (with_host(transfer_key=""), "no transfer_key; run the role backup with tasks_from: keys"),
         (with_host(signing_key="ssh-rsa AAAA"), "no signing_key"),
         (with_host(signing_key=KEY), "one key for both"),
+        (with_host(signing_keys_before=["AAAA"]), "signing_keys_before that are no public keys"),
         (with_host(quota_gigabytes=None), "how much of the disk"),
         (with_host(retention="for ever"), "'15 days' or '7 days'"),
         (with_host(retention={"days": 7}), "other keys than"),

@@ -229,6 +229,21 @@ def test_sets_of_others(pair: Pair, tmp_path: Path) -> None:
         HostStore(str(pair.base), "../x", [], 0, 0)
 
 
+def test_an_earlier_key_proves_what_is_there_and_signs_nothing_new(pair: Pair, tmp_path: Path) -> None:
+    """After a host was built anew: its old sets are good, and whoever has its old key brings none."""
+    kept = pair.keep()
+    later = HostStore(str(pair.base), "records1", [ssh_key(tmp_path / "new"), pair.host.signer], LARGE, 0)
+    (one,) = later.sets()
+    assert verify_set(later, one, time.time(), {}).bad == []
+    directory = pair.host.backup()
+    pair.bring(directory)
+    with pytest.raises(StoreError, match="the signature of the manifest is not records1's"):
+        later.commit(directory.name, ME, time.time())
+    forgetful = HostStore(str(pair.base), "records1", later.signers[:1], LARGE, 0)
+    assert verify_set(forgetful, one, time.time(), {}).bad == ["manifest.json"]
+    assert kept.is_dir()
+
+
 def test_a_set_does_not_come_twice(pair: Pair) -> None:
     """Also not after it was removed: an old set would look like a new one."""
     now = time.time() - 30 * 86400
