@@ -586,7 +586,9 @@ class ActionModule(ActionBase):
         if not any(_site_rules.BACKUP_GROUP in other.host.groups for other in targets):
             if policy and policy.may_hold_personal_data and not _site_rules.is_single_purpose(target.host):
                 group = _site_rules.BACKUP_GROUP
-                self._notes.append(f"Nothing of {target.host.name} is backed up; put a host into the group {group} and write civitas_backup.")
+                self._notes.append(
+                    f"Nothing of {target.host.name} is backed up; put a host into the group {group} and write civitas_backup."
+                )
             return
         reported = {problem.variable for problem in self._problems if problem.where in (target.host.name, "all hosts", "inventory")}
         if reported & {"civitas_backup", "civitas_address", _site_rules.BACKUP_GROUP}:

@@ -25,7 +25,20 @@ options:
     required: true
     type: string
     choices:
-      [packages, ports, checks, secrets, certificates, databases, sites, networks, artifacts, destinations, clients, alerts, backups, writers]
+      - packages
+      - ports
+      - checks
+      - secrets
+      - certificates
+      - databases
+      - sites
+      - networks
+      - artifacts
+      - destinations
+      - clients
+      - alerts
+      - backups
+      - writers
   host:
     description:
       - A host of the inventory whose variables take the place of this host's. What is known only when that host was asked is not there,

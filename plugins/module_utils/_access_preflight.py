@@ -95,7 +95,7 @@ def clock_problems(wanted: Wanted, now: float, ask: program.Run) -> t.List[str]:
 
 
 def wait_for_clock(tolerance: float, ask: program.Run, seconds: int = SYNC_SECONDS, pause: t.Callable[[float], None] = time.sleep) -> None:
-    """chrony that was just started needs some seconds until it knows the time, and more to know it well. A container has its host's clock."""
+    """chrony that was just started needs some seconds to know the time, and more to know it well. A container has its host's clock."""
     if ask(["systemd-detect-virt", "--container"])[0] == 0:
         return
     for _second in range(seconds):

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_secrets, _policy
 from ansible_collections.civitas.hosting.plugins.module_utils._container_images import sha256_of
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
+from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_whole
 
 try:
     import zoneinfo
@@ -525,7 +526,11 @@ def check_backup(value: t.Any) -> Finding:
     if finding:
         return finding
     lacking = [key for key in ("recipients", "quota_gigabytes") if not value.get(key)]
-    return (f"lacks {' and '.join(lacking)}", advice) if lacking else None
+    if lacking:
+        return (f"lacks {' and '.join(lacking)}", advice)
+    if not is_whole(value["quota_gigabytes"], 1, 10**6):
+        return (f"has the quota_gigabytes {show(value['quota_gigabytes'])}", "Write a whole number, such as 200.")
+    return None
 
 
 def judges_itself(host: Host, hosts: t.Sequence[Host]) -> bool:
@@ -656,6 +661,7 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_mail_proof": SiteVariable(False, check_mail_proof, "{selectors: [mail], addresses: [192.0.2.25]}"),
         "civitas_alert_receivers": SiteVariable(False, check_alert_receivers, "[{name: team, email: {to: [administrators@example.org]}}]"),
         "civitas_backup": SiteVariable(False, check_backup, "{recipients: [age1...], quota_gigabytes: 200}"),
+        "civitas_backup_keys_file": SiteVariable(False, check_path, '"{{ inventory_dir }}/backup-keys.txt"'),
         "civitas_address": SiteVariable(False, check_address, "192.0.2.10"),
         "civitas_monitoring": SiteVariable(False, check_monitoring, "{page_users: [anna], heartbeat_secret: heartbeat_url}"),
         "civitas_monitoring_mode": SiteVariable(False, lambda value: check_choice(value, MONITORING_MODES), "full"),
@@ -863,7 +869,9 @@ def check_backup_host(hosts: t.Sequence[Host]) -> t.List[Problem]:
     written = [host for host in hosts if variable in host.names]
     if kept and not written:
         told = "is not set, so nobody could read a backup of this site"
-        remedy = "Make keys with age-keygen on machines that are no servers, and write civitas_backup: {recipients: [age1..., age1...], ...}"
+        remedy = (
+            "Make keys with age-keygen on machines that are no servers, and write civitas_backup: {recipients: [age1..., age1...], ...}"
+        )
         return [Problem("all hosts", variable, told, f"{remedy[:-5]}quota_gigabytes: 200}}.")]
     if written and not kept:
         remedy = f"Put a host into the group {BACKUP_GROUP}, or remove it."

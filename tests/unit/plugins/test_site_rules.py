@@ -517,6 +517,38 @@ def test_who_watches_must_be_known_by_address():
     assert "ansible_host, which stands in for it, is 'a.example.org': no address" in found[0].problem
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"recipients": ["age1"], "quota_gigabytes": 5}, None),
+        ([], "is a list and not a mapping"),
+        ({"recipients": [], "quota_gigabytes": 5}, "lacks recipients"),
+        ({"recipients": ["age1"], "quota_gigabytes": 0.5}, "has the quota_gigabytes 0.5"),
+        ({}, "lacks recipients and quota_gigabytes"),
+        ({"recipients": ["age1"], "quota_gigabytes": 5, "scheduel": "daily"}, "did you mean schedule?"),
+    ],
+)
+def test_what_is_said_of_backups(value, told):
+    finding = rules.check_backup(value)
+    assert finding is None if told is None else told in finding[0]
+
+
+def test_who_keeps_backups_and_what_is_said_of_them_go_together():
+    server, vault = host("server", civitas_backup={}), host("vault", groups=("backup",))
+    silent = host("server")
+    assert rules.check_backup_host([server, vault]) == rules.check_backup_host([silent]) == []
+    assert "nobody could read a backup" in rules.check_backup_host([silent, vault])[0].problem
+    assert "has no host that would keep them" in rules.check_backup_host([server])[0].problem
+    second = host("vault2", groups=("backup",))
+    assert "has vault, vault2" in rules.check_backup_host([server, vault, second])[0].problem
+
+
+def test_what_makes_a_tier():
+    server, gate = host("server"), host("gate", groups=("bastion",))
+    assert rules.check_needed_groups("single", [server]) == []
+    assert [problem.variable for problem in rules.check_needed_groups("tier4", [server, gate])] == ["monitoring", "backup"]
+
+
 def test_each_host_that_judges_itself_has_a_sign_of_life_of_its_own():
     named = {"civitas_heartbeat_secret": "heartbeat_url"}
     records, gate = host("records", **named), host("gate", civitas_heartbeat_secret="gate_url")

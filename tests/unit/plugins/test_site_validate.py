@@ -608,6 +608,66 @@ def test_the_inventory_to_copy_lacks_only_the_archive(site):
     assert (site.root / "own/secrets.yml").read_bytes().startswith(b"$ANSIBLE_VAULT;")
 
 
+def tier4(site) -> dict[str, object]:
+    """A copy of the inventory of four hosts, and what people have to write into it."""
+    image = with_own_roles(site)
+    shutil.copytree(COLLECTION / "inventories/tier4", site.root / "own")
+    made = pki.usual(subject="records.example.org", names=["records.example.org"], end=pki.NOW + 100 * pki.DAY)
+    folder = site.root / "own/certificate"
+    folder.mkdir()
+    (folder / "fullchain.pem").write_text(made.chain_pem)
+    (folder / "key.pem").write_text(made.leaf.key_pem())
+    (folder / "root.pem").write_text(made.root.pem)
+    vault = VaultLib([("default", VaultSecret(b"right"))])
+    secrets = f"mail_password: {CANARY}\nannounce_webhook_url: https://chat.example.org/{CANARY}\n"
+    (site.root / "own/secrets.yml").write_bytes(vault.encrypt(secrets))
+    own: dict[str, object] = {f"app_demo_{'archive_sha256' if name == 'sha256' else name}": value for name, value in image.items()}
+    return {**own, "civitas_certificate_trust_file": "certificate/root.pem", "civitas_backup": BACKUP}
+
+
+RECIPIENT = "age1" + "q" * 58
+BACKUP = {"recipients": [RECIPIENT], "quota_gigabytes": 500}
+
+
+def test_the_inventory_of_four_hosts_lacks_what_only_people_have(site):
+    own = tier4(site)
+    inventory = site.root / "own/hosts.yml"
+    output = site.validate(inventory=inventory).output
+    assert "The inventory has 3 problems." in output, output
+    for told in ("civitas_backup", "app_demo_archive", "civitas_certificate_files"):
+        assert f"{told}  (own/group_vars/all.yml:" in output, output
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert run.returncode == 0, run.output
+    assert "Inventory own/hosts.yml is valid: 4 hosts," in run.output
+    assert "is backed up" not in run.output
+
+
+def test_what_is_said_of_backups_is_judged_by_the_names_that_people_wrote(site):
+    own = tier4(site)
+    wrong = {"retention": "8 days", "quota_gigabytes": 500, "bandwidth_kib": -1, "directory": "/tmp/x"}
+    own["civitas_backup"] = {"recipients": ["AGE-SECRET-KEY-1", RECIPIENT, RECIPIENT], **wrong}
+    output = site.validate("-e", json.dumps(own), inventory=site.root / "own/hosts.yml").output
+    for told in (
+        *("is a private key, which now lies in the inventory", "has a key twice", "has the retention '8 days'"),
+        *("is -1", "no place for backups"),
+    ):
+        assert told.partition(";")[0] in output, output
+    assert "backup_store" not in output and "The inventory has 5 problems." in output, output
+
+
+def test_a_tier_lacks_no_host(site):
+    own = tier4(site)
+    hosts = yaml.safe_load((site.root / "own/hosts.yml").read_text())
+    for group, told in (("monitoring", "watches the others"), ("backup", "keeps the backups of the server")):
+        fewer = json.loads(json.dumps(hosts))
+        del fewer["all"]["children"][group]
+        site.put(site.root / "own/hosts.yml", fewer)
+        output = site.validate("-e", json.dumps(own), inventory=site.root / "own/hosts.yml").output
+        assert f"has no host, and tier4 has one that {told}" in output, output
+    # Without it backups would be for nobody.
+    assert "is written, and the group backup has no host that would keep them" in output
+
+
 def test_the_collections_own_artifacts_and_networks_are_judged(site):
     image = with_own_roles(site)
     shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
