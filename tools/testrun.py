@@ -40,7 +40,7 @@ AT_ONCE = 2
 # Wait most of their time, such as until an alarm has been quiet for minutes: one of them runs beside the two.
 PATIENT = frozenset({"molecule/monitoring"})
 # Take longest: in a fresh checkout, where nothing is known of the last run, they begin, so that none of them runs alone at the end.
-LONG = ("single", "vm", "mail_relay", "access", "bastion", "app", "hardening")
+LONG = ("tier4", "vm", "mail_relay", "access", "bastion", "app", "hardening")
 TAIL = 60
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the host hands over, what the controller makes of it, and where that may lie. The whole way is shown by molecule/single."""
+"""What the host hands over, what the controller makes of it, and where that may lie. The whole way is shown by molecule/tier4."""
 
 from __future__ import annotations
 
