@@ -22,7 +22,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._backup_command im
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_pipe import PipeError, check_recipients
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_postgres import Postgres
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_run import Config, Run, RunError, is_locked, lock
-from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Store
+from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Sender, SendError, Store
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_tree import Tree
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json, write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import render, sample
@@ -52,6 +52,7 @@ def main(arguments: t.Sequence[str]) -> int:
     parser.add_argument("--config", default=CONFIG, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="make a set and bring it to the store; a timer runs it")
+    commands.add_parser("before", help="whether the store keeps sets from before this host was set up; the role runs it once")
     commands.add_parser("check", help="whether the configuration can be used")
     commands.add_parser("status", help="what the last runs came to; exit status 1 when something is wrong")
     sets = commands.add_parser("list", help="sets in a directory, and whether one is missing")
@@ -72,13 +73,15 @@ def main(arguments: t.Sequence[str]) -> int:
     try:
         if options.command == "run":
             return run(read_config(options.config))
+        if options.command == "before":
+            return before(read_config(options.config))
         if options.command == "check":
             check_recipients(read_config(options.config).recipients)
             return 0
         if options.command == "status":
             return status(read_config(options.config))
         return {"list": _list, "verify": _verify, "extract": _extract}[options.command](options)
-    except (ConfigError, PipeError, RunError, verify.VerifyError, OSError) as error:
+    except (ConfigError, PipeError, RunError, SendError, verify.VerifyError, OSError) as error:
         _say(3, f"civitas-backup: {error}")
         return 1
 
@@ -178,6 +181,21 @@ def run(config: Config) -> int:
     return 0
 
 
+def before(config: Config) -> int:
+    """Tell, as JSON, how many sets the store keeps of a host that knows of none, and remember the newest.
+
+    A host that was built anew is empty. A set of it would be the newest one, so none is made before people had time to restore.
+    Raises RunError when a run lasts, SendError.
+    """
+    with lock(config.directory):
+        state = read_state(config)
+        sets = [] if state else [str(name) for name in Sender(config.store, lambda line: _say(4, line)).ask("have")["sets"]]
+        if sets:
+            _remember(config, {"try": time.time(), "running": 0, "problem": "", "before": sets[-1]})
+    sys.stdout.write(json.dumps({"sets": len(sets), "newest": sets[-1] if sets else None}) + "\n")
+    return 0
+
+
 def read_state(config: Config) -> t.Dict[str, t.Any]:
     try:
         with open(os.path.join(config.directory, "status.json"), encoding="utf-8") as file:
@@ -210,7 +228,10 @@ def _remember(config: Config, state: t.Mapping[str, t.Any]) -> None:
 def status(config: Config) -> int:
     state, now, problems = read_state(config), time.time(), []  # type: t.Dict[str, t.Any], float, t.List[str]
     success = float(state.get("success", 0))
-    if not success and not (state.get("running") and is_locked(config.directory)):
+    waits = state.get("before") and now - float(state["try"]) < config.late_hours * 3600
+    if not success and waits:
+        _say(4, f"the store keeps {state['before']} from before this host was set up: restore it, or begin anew with the next run")
+    elif not success and not (state.get("running") and is_locked(config.directory)):
         problems.append("there is no backup of this host")
     elif now - success > config.late_hours * 3600:
         problems.append(f"the last backup is {(now - success) / 3600:.0f} hours old")

@@ -334,6 +334,25 @@ def test_a_host_that_lost_its_memory_goes_on(site: Site) -> None:
     assert verify.check_chain([site.prove(directory) for directory in site.sets()]) == []
 
 
+def test_a_host_that_was_built_anew_waits_for_its_restore(site: Site) -> None:
+    """Its empty set would be the newest one."""
+    assert json.loads(site.backup("before").stdout) == {"sets": 0, "newest": None}
+    site.backup()
+    newest = site.sets()[-1].name
+    subprocess.run(["rm", "-r", f"{site.base}/var"], check=True)
+    assert json.loads(site.backup("before").stdout) == {"sets": 1, "newest": newest}
+    # It remembers, and does not ask again.
+    assert json.loads(site.backup("before").stdout)["sets"] == 0
+    assert f"the store keeps {newest} from before this host was set up: restore it" in site.backup("status").stderr
+    # For a day; then it is a host without backups.
+    state = site.state()
+    (site.base / "var/status.json").write_text(json.dumps({**state, "try": state["try"] - 27 * 3600}))
+    late = site.backup("status", check=False)
+    assert late.returncode == 1 and "there is no backup of this host" in late.stderr
+    site.backup()
+    assert site.backup("status").returncode == 0
+
+
 def test_a_store_that_lost_a_set_is_noticed(site: Site) -> None:
     site.backup()
     site.backup()
