@@ -160,11 +160,21 @@ def probe_command(check: Check) -> Result:
 
 
 def probe_tcp_listen(check: Check) -> Result:
-    """Something accepts connections on V(port) of every address in V(addresses)."""
-    for address in check["addresses"]:
+    """Something accepts connections on V(port) of every address in V(addresses); V(::) is none where the kernel has no IPv6."""
+    addresses = [address for address in check["addresses"] if address != "::" or _has_ipv6()] or check["addresses"]
+    for address in addresses:
         with socket.create_connection((_connectable(address), int(check["port"])), timeout=_timeout(check)):
             pass
-    return True, f"port {check['port']} answers on {', '.join(check['addresses'])}"
+    return True, f"port {check['port']} answers on {', '.join(addresses)}"
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def _connectable(address: str) -> str:

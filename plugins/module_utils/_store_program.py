@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import pwd
+import shlex
 import socket
 import statistics
 import sys
@@ -28,6 +29,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text impo
 from ansible_collections.civitas.hosting.plugins.module_utils._store_sets import HostStore, StoredSet, StoreError, verify_set
 
 CONFIG = "/etc/civitas/store.json"
+PROGRAM = "/usr/local/sbin/civitas-store"
 # A set that is this much smaller than the median of those before it is told.
 SHRINK = 0.3
 _MEDIAN_OF = 7
@@ -82,7 +84,13 @@ class Config(t.NamedTuple):
 
 
 def main(arguments: t.Sequence[str]) -> int:
-    """Run one command; the exit status is 0 when all is well."""
+    """Run one command; the exit status is 0 when all is well. For its users it is the login shell as well: they need no other."""
+    if len(arguments) == 2 and arguments[0] == "-c":
+        words = shlex.split(arguments[1])
+        if not words or words[0] != PROGRAM or words[1:2] == ["-c"]:
+            _say(3, "civitas-store: this is no shell")
+            return 1
+        return main(words[1:])
     parser = argparse.ArgumentParser(prog="civitas-store", description="Keeps the backups of hosts.")
     parser.add_argument("--config", default=CONFIG, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

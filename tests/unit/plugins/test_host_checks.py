@@ -461,3 +461,13 @@ def test_what_postgres_declares_for_its_certificate(file: str, ca_file: str | No
     if check:
         assert (check["server_name"], check["address"], check["port"]) == ("database.internal", "127.0.0.1", 5432)
         assert (check["starttls"], check["file"], check["ca_file"]) == ("postgres", file, ca_file)
+
+
+def test_who_listens_everywhere_is_asked_only_where_there_are_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        check = {"port": server.getsockname()[1], "addresses": ["0.0.0.0", "::"]}
+        monkeypatch.setattr(checks, "_has_ipv6", lambda: False)
+        assert checks.probe_tcp_listen(check) == (True, f"port {check['port']} answers on 0.0.0.0")
+        monkeypatch.setattr(checks, "_has_ipv6", lambda: True)
+        with pytest.raises(OSError):
+            checks.probe_tcp_listen(check)

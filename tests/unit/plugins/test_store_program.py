@@ -107,6 +107,14 @@ def test_what_it_says_and_measures(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @needs_programs
+def test_it_is_a_shell_that_runs_itself_only(capsys: pytest.CaptureFixture[str]) -> None:
+    for asked in ("id", "", "/bin/sh -c id", f"{program.PROGRAM} -c id", "/tmp/civitas-store status"):
+        assert program.main(["-c", asked]) == 1
+        assert capsys.readouterr().err == "civitas-store: this is no shell\n"
+    assert program.main(["-c", f"{program.PROGRAM} --config /none status"]) == 1
+    assert "civitas-store: /none: FileNotFoundError" in capsys.readouterr().err
+
+
 def test_an_old_set_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pair = Pair(tmp_path)
     file = write(tmp_path / "store.json", settings(pair.base, [pair.host.signer]))
