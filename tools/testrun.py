@@ -38,7 +38,7 @@ SCENARIOS = ROOT / "molecule"
 BIN = Path(sys.executable).parent
 AT_ONCE = 2
 # Wait most of their time, such as until an alarm has been quiet for minutes: one of them runs beside the two.
-PATIENT = frozenset({"molecule/monitoring"})
+PATIENT = frozenset({"molecule/monitoring", "molecule/mail_relay"})
 # Take longest: in a fresh checkout, where nothing is known of the last run, they begin, so that none of them runs alone at the end.
 LONG = ("tier4", "vm", "mail_relay", "access", "bastion", "app", "hardening")
 TAIL = 60
