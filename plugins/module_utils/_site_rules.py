@@ -341,6 +341,23 @@ def check_people(value: t.Any) -> Finding:
     return ("is no list of people", "Write a list such as [{name: first_admin, role: admin, ssh_keys: [ssh-ed25519 AAAA...]}].")
 
 
+def check_contacts(value: t.Any) -> Finding:
+    """Is it a list of who is called when hosts are lost?"""
+    advice = 'Write a list such as [{name: Head of registry, does: decides, phone: "+15550100", email: head@example.org}].'
+    if not isinstance(value, list):
+        return (f"is {in_words(value)} and not a list", advice)
+    for item in value:
+        if not isinstance(item, dict) or not item.get("name"):
+            return ("has an item that is no mapping with a name", advice)
+        finding = _unknown_key(item, ("name", "does", "phone", "email"))
+        if finding:
+            return finding
+        # Written without quotes, a number loses its plus sign and its zeros.
+        if not all(isinstance(part, str) for part in item.values()):
+            return (f"has {show(item['name'])} with something that is no text", "Write it in quotes.")
+    return None
+
+
 def check_account(value: t.Any) -> Finding:
     """Is it an account with keys? What it holds the role judges."""
     if isinstance(value, dict) and "ssh_keys" in value:
@@ -662,6 +679,7 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_alert_receivers": SiteVariable(False, check_alert_receivers, "[{name: team, email: {to: [administrators@example.org]}}]"),
         "civitas_backup": SiteVariable(False, check_backup, "{recipients: [age1...], quota_gigabytes: 200}"),
         "civitas_backup_keys_file": SiteVariable(False, check_path, '"{{ inventory_dir }}/backup-keys.txt"'),
+        "civitas_contacts": SiteVariable(False, check_contacts, '[{name: Head of registry, does: decides, phone: "+15550100"}]'),
         "civitas_address": SiteVariable(False, check_address, "192.0.2.10"),
         "civitas_monitoring": SiteVariable(False, check_monitoring, "{page_users: [anna], heartbeat_secret: heartbeat_url}"),
         "civitas_monitoring_mode": SiteVariable(False, lambda value: check_choice(value, MONITORING_MODES), "full"),

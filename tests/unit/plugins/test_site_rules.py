@@ -533,6 +533,21 @@ def test_what_is_said_of_backups(value, told):
     assert finding is None if told is None else told in finding[0]
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ([{"name": "Head of registry", "does": "decides", "phone": "+15550100"}], None),
+        ({"name": "x"}, "is a mapping and not a list"),
+        ([{"does": "decides"}], "no mapping with a name"),
+        ([{"name": "x", "fon": "1"}], "did you mean phone?"),
+        ([{"name": "x", "phone": 15550100}], "is no text"),
+    ],
+)
+def test_who_is_called_when_hosts_are_lost(value, told):
+    finding = rules.check_contacts(value)
+    assert finding is None if told is None else told in finding[0]
+
+
 def test_who_keeps_backups_and_what_is_said_of_them_go_together():
     server, vault = host("server", civitas_backup={}), host("vault", groups=("backup",))
     silent = host("server")

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan names what the site has, and says loudly what it lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.civitas.hosting.plugins.filter.disaster_plan import disaster_plan
+
+
+def host(name: str, group: str) -> dict[str, str]:
+    return {"name": name, "address": f"{name}.example.org", "user": "deploy", "group": group}
+
+
+DRILL = {"good": True, "recovery_time_seconds": 754.2, "recovery_point_seconds": 30000, "end": "2026-11-20T03:12:00Z"}
+SET = {"set": "20261121T000000Z-aaaaaaaaaaaa", "begin": "2026-11-21T00:00:00Z", "bytes": 5 * 2**30, "good": True}
+FACTS: dict[str, Any] = {
+    "site": "records.example.org",
+    "environment": "production",
+    "made": "2026-11-22 12:00 UTC",
+    "inventory": "hosts.yml",
+    "hosts": [host("watch", "monitoring"), host("records", "server"), host("vault", "backup"), host("gate", "bastion")],
+    "people": [{"name": "first_admin", "role": "admin"}],
+    "contacts": [{"name": "The head of registry", "does": "decides", "phone": "+1 555 0100"}],
+    "recipients": ["age1abc"],
+    "sets": {"records": [{**SET, "begin": "2026-11-20T00:00:00Z"}, SET, {**SET, "good": False, "begin": "2026-11-22T00:00:00Z"}]},
+    "drills": {"records": DRILL},
+    "rebuilds": {"records": {"seconds": 5400, "end": "2026-10-02T10:00:00Z"}},
+}
+
+
+def test_a_site_that_is_prepared() -> None:
+    plan = disaster_plan(FACTS)
+    assert "| The head of registry | decides | +1 555 0100 |  |" in plan
+    assert "In this order: gate, vault, records, watch." in plan
+    assert "Of records 2 good sets, from 2026-11-20T00:00:00Z to 2026-11-21T00:00:00Z, the last one of 5 GiB." in plan
+    assert "| records | restore, in the drill | 12 minutes | 2026-11-20T03:12:00Z |" in plan
+    assert "| records | built anew and restored | 90 minutes | 2026-10-02T10:00:00Z |" in plan
+    assert "In the last drill of records, 8 hours 20 minutes of work would have been lost." in plan
+    assert "ansible-playbook -i hosts.yml civitas.hosting.rebuild -e rebuild_host=records -e restore_key_file=KEY\n" in plan
+    assert "`age1abc`" in plan
+    assert "**" not in plan.replace("**Print it**", "").replace("**one**", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"contacts": []}, "**Nobody is named.**"),
+        ({"people": []}, "Nobody gets into the hosts but Ansible"),
+        ({"recipients": []}, "**none is written; there are no backups**"),
+        ({"sets": {}}, "**Nothing: this site keeps no backups.**"),
+        ({"sets": {"records": [{**SET, "good": False}]}}, "**There is no good backup of records.**"),
+        ({"sets": {"records": None}}, "it did not answer"),
+        ({"drills": {"records": None}, "rebuilds": {}}, "**It was never measured.**"),
+        ({"drills": {"records": {**DRILL, "good": False}}}, "in a drill that FAILED"),
+    ],
+)
+def test_what_is_missing_is_said(change: dict[str, Any], said: str) -> None:
+    assert said in disaster_plan({**FACTS, **change})
+
+
+def test_cells_hold_what_they_are_given() -> None:
+    assert "| a \\| b | c d |" in disaster_plan({**FACTS, "contacts": [{"name": "a | b", "does": "c\nd"}]})
+
+
+def test_a_part_that_is_missing() -> None:
+    with pytest.raises(AnsibleFilterError, match="KeyError: 'hosts'"):
+        disaster_plan({key: value for key, value in FACTS.items() if key != "hosts"})
