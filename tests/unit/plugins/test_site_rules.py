@@ -115,9 +115,9 @@ HOSTILE = [
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("name", list(VARIABLES))
 def test_hostile_values_are_refused_in_few_words(name, value):
-    paths = ("civitas_secrets_file", "civitas_ca_file", "civitas_certificate_trust_file")
+    paths = ("civitas_secrets_file", "civitas_ca_file", "civitas_certificate_trust_file", "civitas_backup_keys_file")
     if (name in paths and isinstance(value, str) and value.strip() and "\n" not in value and value.isprintable()) or (
-        name in ("civitas_aliases", "civitas_waivers", "civitas_people") and value == []
+        name in ("civitas_aliases", "civitas_waivers", "civitas_people", "civitas_contacts") and value == []
     ):
         return
     if (name == "civitas_certificate_fetch_missing" and value is True) or (name == "civitas_certificate_files" and value == ["a"]):
@@ -539,7 +539,7 @@ def test_what_is_said_of_backups(value, told):
         ([{"name": "Head of registry", "does": "decides", "phone": "+15550100"}], None),
         ({"name": "x"}, "is a mapping and not a list"),
         ([{"does": "decides"}], "no mapping with a name"),
-        ([{"name": "x", "fon": "1"}], "did you mean phone?"),
+        ([{"name": "x", "phon": "1"}], "did you mean phone?"),
         ([{"name": "x", "phone": 15550100}], "is no text"),
     ],
 )
