@@ -168,7 +168,7 @@ def test_what_could_not_be_rendered_is_judged_elsewhere():
         ("civitas_environment", "prodution", "did you mean production?", "Write one of production, staging, qa"),
         ("civitas_environment", "Production", "did you mean production?", "Write one of"),
         ("civitas_environment", "live", "is 'live', which nobody knows", "Write one of"),
-        ("civitas_tier", "national", "is 'national', which nobody knows", "Write one of single."),
+        ("civitas_tier", "national", "is 'national', which nobody knows", "Write one of single, tier4."),
         ("civitas_application", "dmo", "did you mean demo?", "Write one of demo, primero."),
         ("civitas_application", 5, "is 5, a number and not a text", "Write one of demo, primero."),
         ("civitas_public_https_port", 0, "is 0 and out of range", "1 to 65535"),
