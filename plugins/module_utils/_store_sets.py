@@ -150,7 +150,7 @@ class HostStore:
             now = time.time()
             begin = form.parse_time(f"{name[:4]}-{name[4:6]}-{name[6:8]}T{name[9:11]}:{name[11:13]}:{name[13:15]}Z")
             fault = f"{type(error).__name__}: {error}"
-            manifest = Manifest(b"", "", self.host, "", name, None, None, begin, begin, False, {}, [], [], [fault])
+            manifest = Manifest(b"", "", self.host, "", "", name, None, None, begin, begin, False, {}, [], [], [fault])
             return StoredSet(path, manifest, now, now, 0.0, [form.MANIFEST], [f"it cannot be read: {fault}"])
 
     def write_record(self, one: StoredSet, directory: t.Optional[str] = None) -> None:

@@ -64,6 +64,7 @@ class Site:
         self.config: dict[str, Any] = {
             "host": "records1",
             "site": "demo",
+            "environment": "production",
             "directory": str(base / "var"),
             "recipients": self.recipients,
             "signing_key": str(base / "sign"),
