@@ -87,6 +87,23 @@ class StoredSet(t.NamedTuple):
         return min(self.manifest.begin, self.arrival)
 
 
+def describe(one: StoredSet) -> t.Dict[str, t.Any]:
+    """What is known of a set, for people and programs."""
+    return {
+        "set": one.set_id,
+        "begin": form.format_time(one.manifest.begin),
+        "arrival": form.format_time(one.arrival),
+        "verified": form.format_time(one.verified),
+        "environment": one.manifest.environment,
+        "bytes": one.manifest.bytes,
+        "good": one.good,
+        "bad": one.bad,
+        "notes": one.notes,
+        "failures": one.manifest.failures,
+        "warnings": one.manifest.warnings,
+    }
+
+
 class HostStore:
     """What a store keeps for one host.
 
