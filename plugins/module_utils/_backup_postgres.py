@@ -20,6 +20,7 @@ import typing as t
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_command import dump, said
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import Member, file_name
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_pipe import SourceError, Writer
+from ansible_collections.civitas.hosting.plugins.module_utils._restore_names import is_database as is_of_restore
 
 SCHEMA = "civitas_backup"
 _LOCK_SECONDS = 60
@@ -165,7 +166,8 @@ def _compare(server: Postgres, found: t.Sequence[t.Mapping[str, t.Any]]) -> None
     gone = [name for name in server.databases if not there.get(name)]
     if gone:
         raise PostgresError(f"the declared database {_list(gone)} is not there, or takes no connections")
-    more = [name for name in there if name not in (*server.databases, *server.exclude, "postgres")]
+    # What a restore has put aside is no data of this host.
+    more = [name for name in there if name not in (*server.databases, *server.exclude, "postgres") and not is_of_restore(name)]
     if more:
         raise PostgresError(f"nobody has declared the database {_list(more)}; declare it, or exclude it by name")
 
