@@ -64,6 +64,16 @@ class Fetcher:
             raise FetchError(str(error)) from error
         return sorted(found, key=lambda one: (one.begin, one.set_id))
 
+    def manifest(self, set_id: str, directory: str, host: str, signers: t.Sequence[str]) -> Manifest:
+        """What is in a set, before any of it is fetched; C(directory) is named after it. Raises as C(fetch)."""
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        for name, limit in ((form.MANIFEST, form.MANIFEST_BYTES), (form.SIGNATURE, form.SIGNATURE_BYTES)):
+            path = os.path.join(directory, name)
+            if os.path.exists(path):
+                os.unlink(path)
+            self._get(set_id, name, path, limit)
+        return verify.read_set(directory, host, signers)
+
     def fetch(self, set_id: str, directory: str, host: str, signers: t.Sequence[str]) -> Manifest:
         """Bring a set into C(directory), which is named after it; what is there of it already stays.
 
@@ -72,13 +82,7 @@ class Fetcher:
             VerifyError: it is not the host's.
             OSError: it cannot be written.
         """
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        for name, limit in ((form.MANIFEST, form.MANIFEST_BYTES), (form.SIGNATURE, form.SIGNATURE_BYTES)):
-            path = os.path.join(directory, name)
-            if os.path.exists(path):
-                os.unlink(path)
-            self._get(set_id, name, path, limit)
-        manifest = verify.read_set(directory, host, signers)
+        manifest = self.manifest(set_id, directory, host, signers)
         for member in manifest.members.values():
             path = os.path.join(directory, member.name)
             for left in (1, 0):

@@ -361,7 +361,9 @@ def _feed(command: t.Sequence[str], stream: Reader, take: t.Callable[[bytes], No
             listener.join()
             stdout.close()
         if status != 0:
-            raise RestoreError(f"{name}: pg_restore ended with {status}: {said(errors)}")
+            # What follows these words quotes rows of tables.
+            words = re.split(r" (?:DETAIL|CONTEXT):", said(errors))[0]
+            raise RestoreError(f"{name}: pg_restore ended with {status}: {words}")
 
 
 # --- whether it is what it should be

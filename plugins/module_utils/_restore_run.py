@@ -284,7 +284,7 @@ class Restore:
         with open(plan.identity, "rb"):
             pass
         if plan.store is None:
-            found = _local(plan.sets)
+            found = local_sets(plan.sets)
             set_id = choose(plan, found, lambda line: self._warn(journal, line))
             directory = os.path.join(plan.sets, set_id)
             manifest = verify.read_set(directory, plan.host, plan.signers)
@@ -364,9 +364,9 @@ class Restore:
             needed[path] = needed.get(path, 0) + int(database["bytes"] * _DATABASE_SLACK)
         for move, (_tree, source) in zip(moves, chosen.trees):
             path = move.path if move.inside else os.path.dirname(move.path)
-            needed[path] = needed.get(path, 0) + _tree_bytes(source)
+            needed[path] = needed.get(path, 0) + tree_bytes(source)
         for source in chosen.sides:
-            size = _tree_bytes(source) if source["kind"] == "files" else source["plain_bytes"]
+            size = tree_bytes(source) if source["kind"] == "files" else source["plain_bytes"]
             needed[self.config.directory] = needed.get(self.config.directory, 0) + size
         return needed
 
@@ -609,7 +609,7 @@ def choose(plan: Plan, found: t.Sequence[Found], warn: t.Callable[[str], None]) 
     return good[-1].set_id
 
 
-def _local(directory: str) -> t.List[Found]:
+def local_sets(directory: str) -> t.List[Found]:
     """What sets a directory has, as far as they say themselves. Raises OSError."""
     found = []
     for name in sorted(os.listdir(directory)):
@@ -661,7 +661,8 @@ def choose_sources(plan: Plan, manifest: Manifest, config: Config) -> Chosen:
     return chosen
 
 
-def _tree_bytes(source: Source) -> int:
+def tree_bytes(source: Source) -> int:
+    """What a tree takes on a disk, about."""
     return int(source["bytes"] + (source["files"] + source["directories"] + source["others"]) * _ENTRY_BYTES)
 
 
