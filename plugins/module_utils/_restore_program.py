@@ -37,6 +37,7 @@ def main(arguments: t.Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="restore what is planned; a service of the same name runs it")
     run.add_argument("--plan", default=PLAN, help="file with the plan, which is removed")
+    commands.add_parser("check", help="whether the configuration can be used")
     status = commands.add_parser("status", help="how far the last restore is, and what is kept; exit status 1 when it waits for somebody")
     status.add_argument("--json", action="store_true", help="as JSON")
     commands.add_parser("resume", help="go on with a restore that was cut off after it began to put data in place")
@@ -49,6 +50,8 @@ def main(arguments: t.Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     try:
         config = read_config(options.config)
+        if options.command == "check":
+            return 0
         if options.command == "status":
             return _status(config, options.json)
         return _work(config, options)
@@ -115,13 +118,15 @@ def _work(config: Config, options: argparse.Namespace) -> int:
     """Raises RestoreFailed, ConfigError, OSError."""
     os.makedirs(config.directory, mode=0o700, exist_ok=True)
     restore = Restore(config, _say)
+    if options.command == "run":
+        plan = read_plan(options.plan)
+        os.unlink(options.plan)
+        with restoring.removed(plan.identity), restoring.locked(config):
+            _say(6, _line(restore.run(plan)))
+        return 0
     with restoring.locked(config):
-        if options.command == "run":
-            plan = read_plan(options.plan)
-            os.unlink(options.plan)
-            journal: t.Optional[Journal] = restore.run(plan)
-        elif options.command == "settle":
-            journal = restore.settle(options.boot)
+        if options.command == "settle":
+            journal: t.Optional[Journal] = restore.settle(options.boot)
         elif options.command == "forget":
             for one in restore.forget(options.when):
                 _say(6, f"what was kept of {one.when} is removed")

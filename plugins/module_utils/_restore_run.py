@@ -237,7 +237,7 @@ class Restore:
         journal = self._begin(plan)
         try:
             # Its key is of no use without the set that it opens.
-            with _removed(plan.identity):
+            with removed(plan.identity):
                 directory, manifest = self._set(plan, journal)
                 journal.to(PROVING)
                 chosen = self._judge(plan, directory, manifest, journal)
@@ -256,10 +256,10 @@ class Restore:
         directory = os.path.join(self.config.directory, "journal")
         os.makedirs(directory, mode=0o700, exist_ok=True)
         now = time.time()
+        while os.path.exists(os.path.join(directory, f"{names.stamp(now)}.json")):
+            now += 1
         when = names.stamp(now)
         path = os.path.join(directory, f"{when}.json")
-        if os.path.exists(path):
-            raise RestoreFailed("a restore began within the same second; try again")
         content: t.Dict[str, t.Any] = {"when": when, "from": plan.host, "only": list(plan.only), "set": "", "times": {}}
         content.update(problem="", kept="", warnings=[], report={}, trees=[], databases=[], sides=[])
         content.update(running={"units": [], "containers": []})
@@ -677,7 +677,8 @@ def _both(one: writing.Running, other: writing.Running) -> writing.Running:
 
 
 @contextlib.contextmanager
-def _removed(identity: str) -> t.Iterator[None]:
+def removed(identity: str) -> t.Iterator[None]:
+    """Afterwards the key is not on this host any more."""
     try:
         yield
     finally:

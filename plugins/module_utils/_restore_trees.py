@@ -161,7 +161,7 @@ def _move_all(source: str, target: str) -> None:
             continue
         if name == _LEFT:
             # Each root has its own.
-            if not os.path.ismount(source):
+            if names.is_tree(os.fsencode(os.path.basename(source))):
                 shutil.rmtree(os.path.join(source, name))
             continue
         os.rename(os.path.join(source, name), os.path.join(target, name))

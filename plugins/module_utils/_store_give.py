@@ -84,14 +84,13 @@ def add(directory: str, command: str, host: str, set_id: str, key: str, hours: f
     return grant
 
 
-def revoke(directory: str, command: str, grant_id: str, now: float) -> bool:
-    """End a grant; whether there was one. Raises OSError."""
+def revoke(directory: str, command: str, key: str, now: float) -> bool:
+    """End the grants of a public key; whether there was one. Raises OSError."""
     with _changed(directory, command, now):
-        try:
-            os.unlink(os.path.join(directory, f"{grant_id}.json"))
-        except FileNotFoundError:
-            return False
-    return True
+        found = [one for one in grants(directory, now) if one.key == " ".join(key.split()[:2])]
+        for one in found:
+            os.unlink(os.path.join(directory, f"{one.grant_id}.json"))
+    return bool(found)
 
 
 def grants(directory: str, now: float) -> t.List[Grant]:

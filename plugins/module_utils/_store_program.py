@@ -99,8 +99,10 @@ def main(arguments: t.Sequence[str]) -> int:
     grant.add_argument("--key", required=True, help="public key of the type ssh-ed25519")
     grant.add_argument("--hours", type=float, default=12.0, help=f"{giver.MOST_HOURS} at most")
     commands.add_parser("grants", help="those that hold, as JSON; as root")
-    for name, words in (("revoke", "end a grant; as root"), ("give", "serve a reader; sshd runs it for the key of a grant")):
-        commands.add_parser(name, help=words).add_argument("--grant", required=True)
+    revoke = commands.add_parser("revoke", help="end the grants of a key; as root")
+    revoke.add_argument("--key", required=True, help="public key")
+    give = commands.add_parser("give", help="serve a reader; sshd runs it for the key of a grant")
+    give.add_argument("--grant", required=True)
     commands.add_parser("answer", help="serve one request of a host's user; systemd runs it for the socket")
     verify = commands.add_parser("verify", help="read sets, and remember which are not what came; a timer runs it")
     verify.add_argument("--oldest", type=int, metavar="N", help="only those N of each host that were not read for the longest time")
@@ -218,8 +220,8 @@ def _grants(config: Config, options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps([one._asdict() for one in giver.grants(config.grants, now)], indent=2) + "\n")
         return 0
     if options.command == "revoke":
-        if not giver.revoke(config.grants, command, options.grant, now):
-            _say(4, "there was no such grant")
+        if not giver.revoke(config.grants, command, options.key, now):
+            _say(4, "this key had no grant")
         return 0
     store = _known(config, options.host)
     if options.set and options.set not in [one.set_id for one in store.sets()]:

@@ -44,7 +44,7 @@ def _way(site: Site, tmp_path: Path) -> dict[str, Any]:
 def _no_grant_is_left(site: Site) -> Iterator[None]:
     yield
     for one in give.grants(str(site.base / "grants"), time.time()):
-        give.revoke(str(site.base / "grants"), "true", one.grant_id, time.time())
+        give.revoke(str(site.base / "grants"), "true", one.key, time.time())
 
 
 def fetcher(way: dict[str, Any]) -> fetching.Fetcher:
@@ -132,8 +132,8 @@ def test_a_grant_ends(site: Site) -> None:
     revoked = site.grant(name="revoked")
     (grant,) = give.grants(directory, time.time())
     assert ask(site, revoked, "sets").returncode == 0
-    assert give.revoke(directory, "true", grant.grant_id, time.time())
-    assert not give.revoke(directory, "true", grant.grant_id, time.time())
+    assert give.revoke(directory, "true", grant.key, time.time())
+    assert not give.revoke(directory, "true", grant.key, time.time())
     assert b"Permission denied" in ask(site, revoked, "sets").stderr
     assert (site.base / "grants/keys").read_text() == ""
 
