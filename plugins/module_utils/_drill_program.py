@@ -40,7 +40,8 @@ def main(arguments: t.Sequence[str]) -> int:
     commands.add_parser("run", help="drill the newest set of each host; a service of the same name runs it")
     commands.add_parser("check", help="whether the configuration can be used")
     commands.add_parser("clean", help="remove what a drill that was ended by force has left behind; systemd runs it")
-    commands.add_parser("status", help="what the last drills came to; exit status 1 when something is wrong")
+    told = commands.add_parser("status", help="what the last drills came to; exit status 1 when something is wrong")
+    told.add_argument("--json", action="store_true", help="as JSON")
     options = parser.parse_args(list(arguments))
     # So that nothing that was restored stays when somebody ends it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -49,7 +50,7 @@ def main(arguments: t.Sequence[str]) -> int:
         if options.command == "check":
             return 0
         if options.command == "status":
-            return status(config)
+            return status(config, options.json)
         with lock(config.directory):
             os.chmod(config.directory, 0o711)
             return tidy(config) if options.command == "clean" else run(config)
@@ -123,13 +124,12 @@ def run(config: Config) -> int:
         # What was good stays known while it lasts: an alert must not end because somebody tries.
         _remember(config, {**state, origin.host: {**before, "running": 1}})
         report = Drill(config, origin, _say).run()
-        _remember(config, {**state, origin.host: {**before, **_outcome(report), "running": 0}})
+        path = ""
         try:
             path = reports.write(os.path.join(config.directory, "reports"), report, config.keep_reports)
         except OSError as error:
-            failed = True
-            _say(3, f"the report cannot be written: {error}")
-            path = "nowhere"
+            report.problems.append(f"the report cannot be written: {error}")
+        _remember(config, {**state, origin.host: {**before, **_outcome(report), "report": path, "running": 0}})
         _tell(report, path)
         failed = failed or bool(report.problems)
     return 1 if failed else 0
@@ -146,7 +146,7 @@ def _outcome(report: Report) -> t.Dict[str, t.Any]:
 
 def _tell(report: Report, path: str) -> None:
     if report.problems:
-        _say(3, f"{report.origin}: the restore drill FAILED: {'; '.join(report.problems)}; the report is {path}")
+        _say(3, f"{report.origin}: the restore drill FAILED: {'; '.join(report.problems)}; the report is {path or 'nowhere'}")
     else:
         _say(
             6,
@@ -176,8 +176,11 @@ def tidy(config: Config) -> int:
     return 0
 
 
-def status(config: Config) -> int:
+def status(config: Config, as_json: bool) -> int:
     state, wrong = reports.read_state(config.directory), False
+    if as_json:
+        sys.stdout.write(json.dumps(state, indent=2, sort_keys=True) + "\n")
+        return 1 if any(one.get("problem", "no drill has ended") for one in state.values()) else 0
     for name in sorted({*state, *(one.host for one in config.origins)}):
         one = state.get(name, {})
         if one.get("success"):

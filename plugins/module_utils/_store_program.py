@@ -58,12 +58,14 @@ class Host(t.NamedTuple):
     Attributes:
         user: whose authorized_keys has the key of the host.
         signers: public keys of SSH that sign its manifests.
+        readers: public keys of SSH that may always read its sets, to drill restores.
     """
 
     user: str
     signers: t.List[str]
     quota: int
     rules: retention.Rules
+    readers: t.List[str]
 
 
 class Config(t.NamedTuple):
@@ -146,7 +148,13 @@ def read_config(path: str = CONFIG) -> Config:
         for name, one in found["hosts"].items():
             if not form.is_host(name):
                 raise ValueError(f"{name!r} is no name of a host")
-            hosts[name] = Host(str(one["user"]), [str(key) for key in one["signers"]], int(one["quota_bytes"]), _rules(one["retention"]))
+            hosts[name] = Host(
+                user=str(one["user"]),
+                signers=[str(key) for key in one["signers"]],
+                quota=int(one["quota_bytes"]),
+                rules=_rules(one["retention"]),
+                readers=[str(key) for key in one.get("readers", [])],
+            )
         return Config(
             directory=str(found["directory"]),
             socket=str(found["socket"]),
@@ -203,7 +211,8 @@ def _serve(config: Config, connection: socket.socket, request: t.Mapping[str, t.
         reader = -1
     if uid != reader:
         raise StoreError("this store does not know this reader", final=True)
-    return giver.serve(connection, request, config.grants, lambda name: _known(config, name), time.time())
+    standing = giver.standing({name: host.readers for name, host in config.hosts.items()})
+    return giver.serve(connection, request, config.grants, standing, lambda name: _known(config, name), time.time())
 
 
 def _known(config: Config, name: str) -> HostStore:
