@@ -33,12 +33,12 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
 
     Args:
         config: the variables C(backup_...) without that prefix.
-        check: in check mode the store may have no keys yet.
+        check: in check mode the store, and a host that drills restores, may have no keys yet.
     """
     found = []
     if not isinstance(config["host"], str) or not form.is_host(config["host"]):
         found.append(f"{_NAME}host is {config['host']!r}; write small letters, digits, dots and hyphens")
-    found += _recipients(config["recipients"])
+    found += _recipients(config["recipients"], check)
     found += _store(config, check)
     for name, least, most, example in (
         ("target_port", 1, 65535, "2022"),
@@ -55,7 +55,7 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
     return found
 
 
-def _recipients(value: t.Any) -> t.Iterator[str]:
+def _recipients(value: t.Any, check: bool) -> t.Iterator[str]:
     advice = "write public keys of age, which 'age-keygen' prints; they begin with age1"
     if not isinstance(value, (list, tuple)) or not value:
         yield f"{_NAME}recipients is {in_words(value) if not isinstance(value, (list, tuple)) else 'empty'}; {advice}"
@@ -64,7 +64,7 @@ def _recipients(value: t.Any) -> t.Iterator[str]:
         # What is no public key may be a private one, and is not repeated.
         if isinstance(one, str) and one.startswith("AGE-SECRET-KEY-"):
             yield f"{_NAME}recipients[{position}] is a private key, which now lies in the inventory; write the public key of a new pair"
-        elif not isinstance(one, str) or not _RECIPIENT.fullmatch(one):
+        elif not isinstance(one, str) or not (_RECIPIENT.fullmatch(one) or (check and not one)):
             yield f"{_NAME}recipients[{position}] is no public key of age; {advice}"
     if len(set(map(str, value))) < len(value):
         yield f"{_NAME}recipients has a key twice; write each once"

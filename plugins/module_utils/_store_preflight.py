@@ -69,8 +69,9 @@ def _host(position: int, item: t.Any, check: bool) -> t.Iterator[str]:
     if item.get("transfer_key") and item.get("transfer_key") == item.get("signing_key"):
         yield f"{where} has one key for both; who may send could sign, write two"
     readers = item.get("readers", [])
-    good = isinstance(readers, (list, tuple)) and all(isinstance(key, str) and (_KEY.fullmatch(key) or (check and not key)) for key in readers)
-    if not good:
+    if not isinstance(readers, (list, tuple)) or not all(
+        isinstance(key, str) and (_KEY.fullmatch(key) or (check and not key)) for key in readers
+    ):
         yield f"{where} has readers that are no list of keys; run the role restore_drill with tasks_from: keys there, it tells them"
     elif set(readers) & {item.get("transfer_key"), item.get("signing_key")} - {""}:
         yield f"{where} could read its own sets with the key by which it sends them; leave it out of readers"
