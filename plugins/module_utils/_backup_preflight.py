@@ -33,12 +33,12 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
 
     Args:
         config: the variables C(backup_...) without that prefix.
-        check: in check mode the store may have no keys yet.
+        check: in check mode the store, and a host that drills restores, may have no keys yet.
     """
     found = []
     if not isinstance(config["host"], str) or not form.is_host(config["host"]):
         found.append(f"{_NAME}host is {config['host']!r}; write small letters, digits, dots and hyphens")
-    found += _recipients(config["recipients"])
+    found += _recipients(config["recipients"], check)
     found += _store(config, check)
     for name, least, most, example in (
         ("target_port", 1, 65535, "2022"),
@@ -49,11 +49,13 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
     ):
         if not is_whole(config[name], least, most):
             found.append(f"{_NAME}{name} is {config[name]!r}; write a whole number from {least} to {most}, such as {example}")
-    found += _sources(config)
+    found += sources(config, _NAME, _SOURCES)
+    if not any(config[kind] for kind in _SOURCES):
+        found.append(f"{_NAME}files, {_NAME}postgres and {_NAME}commands are empty, so the backups would be; write what is to be backed up")
     return found
 
 
-def _recipients(value: t.Any) -> t.Iterator[str]:
+def _recipients(value: t.Any, check: bool) -> t.Iterator[str]:
     advice = "write public keys of age, which 'age-keygen' prints; they begin with age1"
     if not isinstance(value, (list, tuple)) or not value:
         yield f"{_NAME}recipients is {in_words(value) if not isinstance(value, (list, tuple)) else 'empty'}; {advice}"
@@ -62,7 +64,7 @@ def _recipients(value: t.Any) -> t.Iterator[str]:
         # What is no public key may be a private one, and is not repeated.
         if isinstance(one, str) and one.startswith("AGE-SECRET-KEY-"):
             yield f"{_NAME}recipients[{position}] is a private key, which now lies in the inventory; write the public key of a new pair"
-        elif not isinstance(one, str) or not _RECIPIENT.fullmatch(one):
+        elif not isinstance(one, str) or not (_RECIPIENT.fullmatch(one) or (check and not one)):
             yield f"{_NAME}recipients[{position}] is no public key of age; {advice}"
     if len(set(map(str, value))) < len(value):
         yield f"{_NAME}recipients has a key twice; write each once"
@@ -88,28 +90,29 @@ def _store(config: t.Mapping[str, t.Any], check: bool) -> t.Iterator[str]:
             yield f"{_NAME}ssh_options has {loose[0]!r}; whose key the store has is decided by {_NAME}target_host_keys alone, remove it"
 
 
-def _sources(config: t.Mapping[str, t.Any]) -> t.Iterator[str]:
-    there = 0
-    for kind, example in _SOURCES.items():
+def sources(config: t.Mapping[str, t.Any], prefix: str, kinds: t.Mapping[str, str]) -> t.Iterator[str]:
+    """What is wrong with sources.
+
+    Args:
+        prefix: of the role's variables.
+        kinds: those that it has, each with an example of an item.
+    """
+    for kind, example in kinds.items():
         items = config[kind]
         if not isinstance(items, (list, tuple)):
-            yield f"{_NAME}{kind} is {in_words(items)}; write a list such as [{example}]"
+            yield f"{prefix}{kind} is {in_words(items)}; write a list such as [{example}]"
             continue
-        there += len(items)
         names = [item.get("name") if isinstance(item, t.Mapping) else None for item in items]
         if not all(isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", name) for name in names):
-            yield f"{_NAME}{kind} has an item without a good name; write one of letters, digits, dots, _ and -, such as {example}"
+            yield f"{prefix}{kind} has an item without a good name; write one of letters, digits, dots, _ and -, such as {example}"
             continue
         twice = sorted({str(name) for name in names if names.count(name) > 1})
-        yield from (f"{_NAME}{kind} has {name} twice; give each a name of its own" for name in twice)
+        yield from (f"{prefix}{kind} has {name} twice; give each a name of its own" for name in twice)
         for item in items:
-            yield from _source(kind, item, example)
-    if not there:
-        yield f"{_NAME}files, {_NAME}postgres and {_NAME}commands are empty, so the backups would be; write what is to be backed up"
+            yield from _source(f"{prefix}{kind}: {item['name']}", kind, item, example)
 
 
-def _source(kind: str, item: t.Mapping[str, t.Any], example: str) -> t.Iterator[str]:
-    where = f"{_NAME}{kind}: {item['name']}"
+def _source(where: str, kind: str, item: t.Mapping[str, t.Any], example: str) -> t.Iterator[str]:
     if kind == "files":
         path = item.get("path")
         if not isinstance(path, str) or not path.startswith("/") or path != "/" + "/".join(part for part in path.split("/") if part):

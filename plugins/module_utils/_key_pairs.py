@@ -20,19 +20,22 @@ class KeyPairError(Exception):
 
 
 class KeyPair(t.NamedTuple):
-    """A private key of type ed25519 without passphrase, of root alone; C(comment) is part of the public half."""
+    """A private key of root alone: of SSH, type ed25519, without passphrase, whose public half C(comment) is part of; or of age."""
 
     path: str
     comment: str
+    age: bool = False
 
 
 def public(pair: KeyPair) -> str:
-    """The public half of a key pair that is there, C(type base64); empty when there is none. Raises KeyPairError, OSError."""
+    """The public half of a key pair that is there, C(type base64) or C(age1...); empty when there is none. Raises KeyPairError, OSError."""
     if not os.path.lexists(pair.path):
         return ""
     found = os.lstat(pair.path)
     if os.path.islink(pair.path) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise KeyPairError(f"{pair.path} could be read by others than root, or is no file; remove it, and a new pair is made")
+    if pair.age:
+        return _run(["age-keygen", "-y", pair.path], f"{pair.path} is no private key of age").strip()
     # A file beside it may be another key's.
     words = _run(["ssh-keygen", "-y", "-P", "", "-f", pair.path], f"{pair.path} is no private key without a passphrase").split()
     if len(words) < 2 or words[0] != "ssh-ed25519":
@@ -46,6 +49,10 @@ def make(pair: KeyPair) -> str:
     os.makedirs(directory, mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".key-", dir=directory) as place:
         new = os.path.join(place, "key")
+        if pair.age:
+            _run(["age-keygen", "-o", new], f"{pair.path} cannot be made")
+            os.replace(new, pair.path)
+            return public(pair)
         _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", pair.comment, "-f", new], f"{pair.path} cannot be made")
         # The private half comes last: with it the pair is there.
         os.replace(f"{new}.pub", f"{pair.path}.pub")
@@ -54,7 +61,10 @@ def make(pair: KeyPair) -> str:
 
 
 def _run(command: t.Sequence[str], problem: str) -> str:
-    done = subprocess.run(list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True)
+    try:
+        done = subprocess.run(list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True)
+    except FileNotFoundError as error:
+        raise KeyPairError(f"{problem}: the program {command[0]} is not installed") from error
     if done.returncode != 0:
         raise KeyPairError(f"{problem}: {' '.join(done.stderr.split())[:200]}")
     return done.stdout

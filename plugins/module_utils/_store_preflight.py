@@ -71,6 +71,13 @@ def _host(position: int, item: t.Any, check: bool) -> t.Iterator[str]:
         yield f"{where} has signing_keys_before that are no public keys; write a list of 'ssh-ed25519 AAAA...'"
     if item.get("transfer_key") and item.get("transfer_key") == item.get("signing_key"):
         yield f"{where} has one key for both; who may send could sign, write two"
+    readers = item.get("readers", [])
+    if not isinstance(readers, (list, tuple)) or not all(
+        isinstance(key, str) and (_KEY.fullmatch(key) or (check and not key)) for key in readers
+    ):
+        yield f"{where} has readers that are no list of keys; run the role restore_drill with tasks_from: keys there, it tells them"
+    elif set(readers) & {item.get("transfer_key"), item.get("signing_key")} - {""}:
+        yield f"{where} could read its own sets with the key by which it sends them; leave it out of readers"
     if not is_whole(item.get("quota_gigabytes"), 1, 10**6):
         yield f"{where} has the quota_gigabytes {item.get('quota_gigabytes')!r}; write how much of the disk it may use"
     yield from _retention(where, item.get("retention"))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: key_pairs
-short_description: Makes key pairs of SSH on a host, and tells their public halves
+short_description: Makes key pairs of SSH and of age on a host, and tells their public halves
 version_added: 0.1.0
 author:
   - The founders of civitas.hosting (@civitas-hosting)
 description:
-  - Makes each pair that is missing, of type ed25519 and without a passphrase, readable by root alone. Private keys never leave the host.
+  - Makes each pair that is missing, of SSH (type ed25519, without a passphrase) or of age, readable by root alone. Private keys never
+    leave the host.
   - A pair that is there stays. One that others could read, that has a passphrase, or that is of another type, is refused.
 attributes:
   check_mode:
@@ -34,9 +35,14 @@ options:
         type: str
         required: true
       path:
-        description: File of the private key; the public one lies beside it, as C(.pub).
+        description: File of the private key. The public one of SSH lies beside it, as C(.pub).
         type: path
         required: true
+      type:
+        description: What the pair is for.
+        type: str
+        choices: [ssh, age]
+        default: ssh
       comment:
         description: Comment of a pair that is made.
         type: str
@@ -54,7 +60,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 public:
-  description: For each name the public key, C(type base64); empty in check mode for what is not there yet.
+  description: For each name the public key, C(type base64) or C(age1...); empty in check mode for what is not there yet.
   returned: success
   type: dict
   sample: {transfer: ssh-ed25519 AAAA...}
@@ -79,6 +85,7 @@ def main():
                 "options": {
                     "name": {"type": "str", "required": True},
                     "path": {"type": "path", "required": True},
+                    "type": {"type": "str", "choices": ["ssh", "age"], "default": "ssh"},
                     "comment": {"type": "str", "default": ""},
                 },
             }
@@ -88,7 +95,7 @@ def main():
     public, made = {}, []
     try:
         for item in module.params["pairs"]:
-            pair = _key_pairs.KeyPair(item["path"], item["comment"])
+            pair = _key_pairs.KeyPair(item["path"], item["comment"], item["type"] == "age")
             public[item["name"]] = _key_pairs.public(pair)
             if not public[item["name"]]:
                 made.append(item["name"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 
@@ -66,3 +67,28 @@ def test_what_is_no_good_is_refused(pair, how, words):
     spoil(pair, how)
     with pytest.raises(keys.KeyPairError, match=words):
         keys.public(pair)
+
+
+@pytest.mark.skipif(not shutil.which("age-keygen"), reason="age is not installed here")
+def test_a_pair_of_age(tmp_path):
+    pair = keys.KeyPair(str(tmp_path / "keys/identity"), "", age=True)
+    assert keys.public(pair) == ""
+    made = keys.make(pair)
+    assert made.startswith("age1") and keys.public(pair) == made
+    assert stat.S_IMODE(os.stat(pair.path).st_mode) == 0o600
+    assert os.listdir(os.path.dirname(pair.path)) == ["identity"]
+    os.chmod(pair.path, 0o644)
+    with pytest.raises(keys.KeyPairError, match="could be read by others"):
+        keys.public(pair)
+    os.chmod(pair.path, 0o600)
+    with open(pair.path, "w", encoding="utf-8") as file:
+        file.write("no key\n")
+    with pytest.raises(keys.KeyPairError, match="is no private key of age"):
+        keys.public(pair)
+
+
+def test_a_program_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(keys.KeyPairError, match="the program age-keygen is not installed"):
+        keys.make(keys.KeyPair(str(tmp_path / "identity"), "", age=True))
+    assert os.listdir(tmp_path) == []

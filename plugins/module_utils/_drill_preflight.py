@@ -1,0 +1,128 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The founders of civitas.hosting
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is wrong with the variables of the role restore_drill.
+
+Private to the collection: no promise of stability. Standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ansible_collections.civitas.hosting.plugins.module_utils import _backup_format as form
+from ansible_collections.civitas.hosting.plugins.module_utils._policy import POLICIES
+from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
+from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_address, is_host_name, is_loopback, is_whole
+
+_NAME = "restore_drill_"
+_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{40,}={0,2}")
+_HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp[0-9]{3}|ssh-rsa) [A-Za-z0-9+/]{40,}={0,2}")
+# These keep the server of a drill away from people and from the host's own.
+_OWN = {"listen_addresses", "port", "unix_socket_directories", "data_directory", "hba_file", "config_file", "unix_socket_permissions"}
+
+
+def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
+    """Return one sentence per problem, each with what to write.
+
+    Args:
+        config: the variables C(restore_drill_...) without that prefix, C(own_sets), what this host is called in sets of its own, and
+            C(is_store), whether it keeps sets of others.
+        check: in check mode the store may have no keys yet.
+    """
+    found = []
+    if not isinstance(config["host"], str) or not form.is_host(config["host"]):
+        found.append(f"{_NAME}host is {config['host']!r}; write small letters, digits, dots and hyphens")
+    if config["environment"] not in POLICIES:
+        found.append(f"{_NAME}environment is {config['environment']!r}; write one of {', '.join(sorted(POLICIES))}")
+    for name, least, most, example in (
+        ("target_port", 1, 65535, "2022"),
+        ("late_hours", 1, 24 * 31, "26"),
+        ("keep_reports", 1, 10000, "60"),
+        ("minimum_free_megabytes", 64, 10**8, "1024"),
+        ("memory_megabytes", 256, 10**7, "1024"),
+    ):
+        if not is_whole(config[name], least, most):
+            found.append(f"{_NAME}{name} is {config[name]!r}; write a whole number from {least} to {most}, such as {example}")
+    found += _settings(config["postgres_settings"])
+    for name, example in (("anonymise", "[/usr/local/sbin/anonymise]"), ("ssh_options", "[-J, gate.example.org]")):
+        value = config[name]
+        if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) and word for word in value):
+            found.append(f"{_NAME}{name} is {in_words(value)}; write one word an item, such as {example}")
+    logins = config["logins"]
+    if not isinstance(logins, (list, tuple)) or not all(_is_login(one) for one in logins):
+        found.append(f"{_NAME}logins has what names no database and role; write {{database: records, role: registry}}")
+    return found + list(_hosts(config, check))
+
+
+def _is_login(value: t.Any) -> bool:
+    return (
+        isinstance(value, t.Mapping) and set(value) == {"database", "role"} and all(isinstance(one, str) and one for one in value.values())
+    )
+
+
+def _settings(value: t.Any) -> t.Iterator[str]:
+    if not isinstance(value, t.Mapping):
+        yield f"{_NAME}postgres_settings is {in_words(value)}; write a mapping such as {{shared_preload_libraries: pg_cron}}"
+        return
+    for name in value:
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z_][a-z0-9_]*(\.[a-z0-9_]+)*", name):
+            yield f"{_NAME}postgres_settings has {name!r}, which is no name of a setting"
+        elif name in _OWN:
+            yield f"{_NAME}postgres_settings has {name}, by which the server of a drill is kept from others; leave it out"
+
+
+def _hosts(config: t.Mapping[str, t.Any], check: bool) -> t.Iterator[str]:
+    hosts = config["hosts"]
+    if not isinstance(hosts, (list, tuple)) or not all(isinstance(one, t.Mapping) for one in hosts):
+        yield f"{_NAME}hosts is {in_words(hosts)}; write a list such as [{{name: records1, signing_keys: [ssh-ed25519 AAAA...]}}]"
+        return
+    if not hosts:
+        return
+    playbook = "leave it empty, and drill with the playbook restore_drill, which brings the key and takes it away again"
+    policy = POLICIES.get(config["environment"])
+    if policy is not None and not policy.periodic_restore:
+        yield f"{_NAME}hosts is written, and a host of the kind {policy.kind!r} must not hold a key that opens backups; {playbook}"
+    if config["is_store"]:
+        yield f"{_NAME}hosts is written, and this host keeps sets; whoever takes it must not find a key that opens them; {playbook}"
+    names = [one.get("name") for one in hosts]
+    for position, one in enumerate(hosts):
+        name, where = one.get("name"), f"{_NAME}hosts[{position}]"
+        if not isinstance(name, str) or not form.is_host(name):
+            yield f"{where} has the name {name!r}; write what the host is called in its sets"
+            continue
+        if names.count(name) > 1 and names.index(name) == position:
+            yield f"{_NAME}hosts has {name} twice; write each host once"
+        if name in (config["own_sets"], config["host"]):
+            yield f"{where} is this host itself, whose data a key to its backups must not lie beside; {playbook}"
+        keys = one.get("signing_keys")
+        if not isinstance(keys, (list, tuple)) or not all(
+            isinstance(key, str) and (_KEY.match(key) or (check and not key)) for key in keys
+        ):
+            yield f"{where} has signing_keys that are none; write a list of 'ssh-ed25519 AAAA...'"
+        elif not keys:
+            yield f"{where} has no signing_keys, so no set of it could be believed; write the key that signs its sets"
+        sets = one.get("sets", "")
+        if not isinstance(sets, str) or (sets and not sets.startswith("/")):
+            yield f"{where} has the directory {sets!r}; write an absolute path, or nothing for the store"
+    if not all(one.get("sets") for one in hosts):
+        yield from _store(config, check)
+
+
+def _store(config: t.Mapping[str, t.Any], check: bool) -> t.Iterator[str]:
+    address = config["target_address"]
+    if not is_host_name(address) and not is_address(address):
+        yield f"{_NAME}target_address is {address!r}; write the name or address of the host that keeps the sets"
+    elif is_loopback(address):
+        yield f"{_NAME}target_address is {address}, this host itself, on which no key may lie that opens the sets; write another host"
+    keys = config["target_host_keys"]
+    if not isinstance(keys, (list, tuple)) or not (keys or check):
+        yield f"{_NAME}target_host_keys is empty; run the role backup_store on the store before, it tells its host keys"
+    elif not all(isinstance(key, str) and (_HOST_KEY.fullmatch(key) or (check and not key)) for key in keys):
+        yield f"{_NAME}target_host_keys has what is no host key; write 'ssh-ed25519 AAAA...'"
+    options = config["ssh_options"]
+    for word in options if isinstance(options, (list, tuple)) else ():
+        if isinstance(word, str) and re.search(r"(?i)stricthostkeychecking|knownhosts|checkhostip", word):
+            yield f"{_NAME}ssh_options has {word!r}; whose key the store has is decided by {_NAME}target_host_keys alone, remove it"
