@@ -26,10 +26,13 @@ _GIGABYTE = 2**30
 # They can be too many to be named one by one.
 _ATTACHMENTS = "attachments"
 _PROOF = {
-    "opencrvs": "Decrypted to the end; the check sums of gzip are right. aes-256-cbc without a signature proves no more: who could write where"
-    " it was kept can have put another archive in its place, and a change that was made with intent need not be noticed.",
-    "primero": "Its check sums are right. It is neither encrypted nor signed: who could write where it was kept can have changed"
-    " all of it.",
+    "opencrvs": (
+        "Decrypted to the end; the check sums of gzip are right. aes-256-cbc without a signature proves no more: who could write where it"
+        " was kept can have put another archive in its place, and a change that was made with intent need not be noticed."
+    ),
+    "primero": (
+        "Its check sums are right. It is neither encrypted nor signed: who could write where it was kept can have changed all of it."
+    ),
 }
 
 
