@@ -33,6 +33,7 @@ TOLERANCE = 300.0
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _SET = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}")
 _MEMBER = re.compile(r"[a-z0-9][A-Za-z0-9._%+-]{0,199}\.age")
+_ENVIRONMENT = re.compile(r"[a-z]{1,30}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SOURCES = ("files", "postgres", "command")
@@ -58,6 +59,7 @@ class Manifest(t.NamedTuple):
     Attributes:
         raw: the text that is signed.
         sha256: its digest; the next set names it.
+        environment: kind of environment of the host, such as C(production); it decides where the set may be restored.
         begin: the moment of the set, in seconds of Unix.
         complete: all that was declared is in it.
         sources: for each source what is in its members, see docs/backup-format.md.
@@ -68,6 +70,7 @@ class Manifest(t.NamedTuple):
     sha256: str
     host: str
     site: str
+    environment: str
     set_id: str
     previous: t.Optional[str]
     previous_sha256: t.Optional[str]
@@ -138,6 +141,7 @@ def parse(raw: bytes) -> Manifest:
             sha256=hashlib.sha256(raw).hexdigest(),
             host=content["host"],
             site=content["site"],
+            environment=content["environment"],
             set_id=content["set"],
             previous=content["previous"],
             previous_sha256=content["previous_sha256"],
@@ -160,6 +164,8 @@ def parse(raw: bytes) -> Manifest:
 def _fault(manifest: Manifest, listed: int) -> str:
     if not (is_host(manifest.host) and is_set_id(manifest.set_id) and isinstance(manifest.site, str)):
         return "the name of its host, site or set"
+    if not _ENVIRONMENT.fullmatch(manifest.environment):
+        return "the kind of its environment"
     if manifest.previous is not None and not (is_set_id(manifest.previous) and is_digest(manifest.previous_sha256)):
         return "the name of the set before"
     if not manifest.set_id.startswith(time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime(manifest.begin))) or manifest.end < manifest.begin:

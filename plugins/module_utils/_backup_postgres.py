@@ -20,6 +20,7 @@ import typing as t
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_command import dump, said
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import Member, file_name
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_pipe import SourceError, Writer
+from ansible_collections.civitas.hosting.plugins.module_utils._restore_names import is_database as is_of_restore
 
 SCHEMA = "civitas_backup"
 _LOCK_SECONDS = 60
@@ -95,24 +96,24 @@ def make(server: Postgres, open_member: t.Callable[[str], Writer], close_member:
         PipeError: a member cannot be made.
     """
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(_session(server, "postgres"))
+        first = stack.enter_context(open_session(server, "postgres"))
         about = first.one(_SERVER)
         warnings = _judge(server, about)
         _compare(server, first.all(_DATABASES))
         major = about["version"] // 10000
         programs = server.programs.format(major=major)
         for program in ("pg_dump", "pg_dumpall"):
-            _same_version(server, programs, program, major)
+            same_version(server, programs, program, major)
         canaries = dict.fromkeys(server.databases, "")
         if server.canary and not about["recovery"]:
             canaries = {name: _write_canary(server, name) for name in server.databases}
-        sessions = {name: stack.enter_context(_session(server, name)) for name in server.databases}
+        sessions = {name: stack.enter_context(open_session(server, name)) for name in server.databases}
         snapshots = {name: session.begin() for name, session in sessions.items()}
         tables = {name: session.lock_all(about["recovery"]) for name, session in sessions.items()}
         made = []
         for name in server.databases:
-            command = [*_program(server, programs, "pg_dump"), "--format=custom", "--compress=0", f"--snapshot={snapshots[name]}"]
-            command += [f"--lock-wait-timeout={_LOCK_SECONDS}s", "--no-password", "--dbname", _connection(server, name)]
+            command = [*command_of(server, programs, "pg_dump"), "--format=custom", "--compress=0", f"--snapshot={snapshots[name]}"]
+            command += [f"--lock-wait-timeout={_LOCK_SECONDS}s", "--no-password", "--dbname", connection(server, name)]
             member = f"db-{file_name(server.name)}-{file_name(name)}.dump.zst.age"
             if about["recovery"]:
                 # A replica has none of it.
@@ -128,8 +129,8 @@ def make(server: Postgres, open_member: t.Callable[[str], Writer], close_member:
             }
             for name, member in made
         ]
-        command = [*_program(server, programs, "pg_dumpall"), "--globals-only", "--no-password"]
-        command += ["--dbname", _connection(server, "postgres")]
+        command = [*command_of(server, programs, "pg_dumpall"), "--globals-only", "--no-password"]
+        command += ["--dbname", connection(server, "postgres")]
         member = f"db-{file_name(server.name)}-globals.sql.zst.age"
         everybody = dump(command, open_member(member), close_member, ends=_GLOBALS_END)
     members = [everybody, *(member for _name, member in made)]
@@ -165,7 +166,8 @@ def _compare(server: Postgres, found: t.Sequence[t.Mapping[str, t.Any]]) -> None
     gone = [name for name in server.databases if not there.get(name)]
     if gone:
         raise PostgresError(f"the declared database {_list(gone)} is not there, or takes no connections")
-    more = [name for name in there if name not in (*server.databases, *server.exclude, "postgres")]
+    # What a restore has put aside is no data of this host.
+    more = [name for name in there if name not in (*server.databases, *server.exclude, "postgres") and not is_of_restore(name)]
     if more:
         raise PostgresError(f"nobody has declared the database {_list(more)}; declare it, or exclude it by name")
 
@@ -174,9 +176,9 @@ def _list(names: t.Sequence[str]) -> str:
     return ", ".join(repr(name) for name in sorted(names))
 
 
-def _same_version(server: Postgres, programs: str, program: str, major: int) -> None:
+def same_version(server: Postgres, programs: str, program: str, major: int) -> None:
     """Raises PostgresError unless a program is of the server's own major version."""
-    command = [*_program(server, programs, program), "--version"]
+    command = [*command_of(server, programs, program), "--version"]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60, cwd="/")
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -188,11 +190,13 @@ def _same_version(server: Postgres, programs: str, program: str, major: int) -> 
         raise PostgresError(f"the server has version {major}, and {program} is not of this version: {shown}; {advice}")
 
 
-def _program(server: Postgres, programs: str, program: str) -> t.List[str]:
+def command_of(server: Postgres, programs: str, program: str) -> t.List[str]:
+    """The words that run one of the server's programs; C(programs) is their directory."""
     return [*server.via, os.path.join(programs, program) if programs else program]
 
 
-def _connection(server: Postgres, database: str) -> str:
+def connection(server: Postgres, database: str) -> str:
+    """What psql and its siblings take as C(--dbname)."""
     values = {"dbname": database, "port": str(server.port), "connect_timeout": "10", "application_name": "civitas-backup"}
     if server.socket:
         values["host"] = server.socket
@@ -202,7 +206,7 @@ def _connection(server: Postgres, database: str) -> str:
 def _write_canary(server: Postgres, database: str) -> str:
     """Raises PostgresError."""
     nonce = os.urandom(16).hex()
-    with _session(server, database) as session:
+    with open_session(server, database) as session:
         there = session.one(f"SELECT json_build_object('there', to_regclass('{SCHEMA}.canary') IS NOT NULL);")["there"]
         session.all(f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s';")
         if not there:
@@ -213,21 +217,22 @@ def _write_canary(server: Postgres, database: str) -> str:
 
 
 @contextlib.contextmanager
-def _session(server: Postgres, database: str) -> t.Iterator[_Session]:
-    session = _Session(server, database)
+def open_session(server: Postgres, database: str) -> t.Iterator[Session]:
+    """Raises PostgresError."""
+    session = Session(server, database)
     try:
         yield session
     finally:
         session.close()
 
 
-class _Session:
+class Session:
     """A psql that stays, as a snapshot lives as long as its transaction."""
 
     def __init__(self, server: Postgres, database: str) -> None:
         self._database = database
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as psql
-        command = [*server.via, "psql", "-X", "-A", "-t", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-d", _connection(server, database)]
+        command = [*server.via, "psql", "-X", "-A", "-t", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-d", connection(server, database)]
         try:
             self._psql = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd="/")
         except OSError as error:

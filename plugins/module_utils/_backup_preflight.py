@@ -49,7 +49,9 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
     ):
         if not is_whole(config[name], least, most):
             found.append(f"{_NAME}{name} is {config[name]!r}; write a whole number from {least} to {most}, such as {example}")
-    found += _sources(config)
+    found += sources(config, _NAME, _SOURCES)
+    if not any(config[kind] for kind in _SOURCES):
+        found.append(f"{_NAME}files, {_NAME}postgres and {_NAME}commands are empty, so the backups would be; write what is to be backed up")
     return found
 
 
@@ -88,28 +90,29 @@ def _store(config: t.Mapping[str, t.Any], check: bool) -> t.Iterator[str]:
             yield f"{_NAME}ssh_options has {loose[0]!r}; whose key the store has is decided by {_NAME}target_host_keys alone, remove it"
 
 
-def _sources(config: t.Mapping[str, t.Any]) -> t.Iterator[str]:
-    there = 0
-    for kind, example in _SOURCES.items():
+def sources(config: t.Mapping[str, t.Any], prefix: str, kinds: t.Mapping[str, str]) -> t.Iterator[str]:
+    """What is wrong with sources.
+
+    Args:
+        prefix: of the role's variables.
+        kinds: those that it has, each with an example of an item.
+    """
+    for kind, example in kinds.items():
         items = config[kind]
         if not isinstance(items, (list, tuple)):
-            yield f"{_NAME}{kind} is {in_words(items)}; write a list such as [{example}]"
+            yield f"{prefix}{kind} is {in_words(items)}; write a list such as [{example}]"
             continue
-        there += len(items)
         names = [item.get("name") if isinstance(item, t.Mapping) else None for item in items]
         if not all(isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", name) for name in names):
-            yield f"{_NAME}{kind} has an item without a good name; write one of letters, digits, dots, _ and -, such as {example}"
+            yield f"{prefix}{kind} has an item without a good name; write one of letters, digits, dots, _ and -, such as {example}"
             continue
         twice = sorted({str(name) for name in names if names.count(name) > 1})
-        yield from (f"{_NAME}{kind} has {name} twice; give each a name of its own" for name in twice)
+        yield from (f"{prefix}{kind} has {name} twice; give each a name of its own" for name in twice)
         for item in items:
-            yield from _source(kind, item, example)
-    if not there:
-        yield f"{_NAME}files, {_NAME}postgres and {_NAME}commands are empty, so the backups would be; write what is to be backed up"
+            yield from _source(f"{prefix}{kind}: {item['name']}", kind, item, example)
 
 
-def _source(kind: str, item: t.Mapping[str, t.Any], example: str) -> t.Iterator[str]:
-    where = f"{_NAME}{kind}: {item['name']}"
+def _source(where: str, kind: str, item: t.Mapping[str, t.Any], example: str) -> t.Iterator[str]:
     if kind == "files":
         path = item.get("path")
         if not isinstance(path, str) or not path.startswith("/") or path != "/" + "/".join(part for part in path.split("/") if part):

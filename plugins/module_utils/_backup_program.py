@@ -91,6 +91,7 @@ def read_config(path: str = CONFIG) -> Config:
         config = Config(
             host=str(found["host"]),
             site=str(found["site"]),
+            environment=str(found["environment"]),
             directory=str(found["directory"]),
             recipients=[str(key) for key in found["recipients"]],
             signing_key=str(found["signing_key"]),

@@ -49,6 +49,7 @@ class Config(t.NamedTuple):
     """What is to be backed up, how and where to.
 
     Attributes:
+        environment: kind of environment, such as C(production).
         directory: where the program keeps its own.
         recipients: public keys of age; each of their private keys decrypts alone.
         signing_key: file of a private key of SSH without passphrase.
@@ -59,6 +60,7 @@ class Config(t.NamedTuple):
 
     host: str
     site: str
+    environment: str
     directory: str
     recipients: t.List[str]
     signing_key: str
@@ -208,6 +210,7 @@ class Run:
             "format": form.FORMAT,
             "host": self.config.host,
             "site": self.config.site,
+            "environment": self.config.environment,
             "set": self._set,
             "previous": previous and previous["set"],
             "previous_sha256": previous and previous["sha256"],

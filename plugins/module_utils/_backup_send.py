@@ -66,12 +66,15 @@ class Sender:
 
     Args:
         say: takes lines for people.
+
+    Attributes:
+        ssh: the command that reaches it, without its address.
     """
 
     def __init__(self, store: Store, say: t.Callable[[str], None]) -> None:
-        self._store = store
+        self.store = store
         self._say = say
-        self._ssh = ["ssh", "-T", "-F", "none", "-p", str(store.port), "-l", store.user, "-i", store.key]
+        self.ssh = ["ssh", "-T", "-F", "none", "-p", str(store.port), "-l", store.user, "-i", store.key]
         settings = {
             "BatchMode": "yes",
             "IdentitiesOnly": "yes",
@@ -85,15 +88,16 @@ class Sender:
             "ForwardAgent": "no",
             "ClearAllForwardings": "yes",
         }
-        self._ssh += [word for name, value in settings.items() for word in ("-o", f"{name}={value}")] + list(store.options)
+        self.ssh += [word for name, value in settings.items() for word in ("-o", f"{name}={value}")] + list(store.options)
 
     def ask(self, *words: str) -> Reply:
         """What the store says. Raises SendError after all tries."""
-        return t.cast(Reply, self._often(lambda: self._ask(words)))
+        return t.cast(Reply, self.often(lambda: self._ask(words)))
 
-    def _often(self, work: t.Callable[[], t.Any]) -> t.Any:
-        pause = self._store.pause
-        for left in reversed(range(self._store.tries)):
+    def often(self, work: t.Callable[[], t.Any]) -> t.Any:
+        """What C(work) gives, which is tried again as long as a try may help. Raises SendError."""
+        pause = self.store.pause
+        for left in reversed(range(self.store.tries)):
             try:
                 return work()
             except SendError as error:
@@ -105,7 +109,7 @@ class Sender:
         raise SendError("no try is allowed", final=True)
 
     def _ask(self, words: t.Sequence[str]) -> Reply:
-        command = [*self._ssh, "--", self._store.address, " ".join(words)]
+        command = [*self.ssh, "--", self.store.address, " ".join(words)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         try:
             reply = json.loads(done.stdout)
@@ -129,8 +133,8 @@ class Sender:
         names = [name for name in sorted(manifest.members) if name not in taken and os.path.exists(os.path.join(directory, name))]
         # The manifest comes last, so a set without one is never whole.
         names += [form.MANIFEST, form.SIGNATURE]
-        for left in reversed(range(self._store.tries)):
-            self._often(functools.partial(self._rsync, directory, manifest.set_id, names))
+        for left in reversed(range(self.store.tries)):
+            self.often(functools.partial(self._rsync, directory, manifest.set_id, names))
             try:
                 reply = self.ask("commit", manifest.set_id)
                 break
@@ -146,11 +150,11 @@ class Sender:
 
     def _rsync(self, directory: str, set_id: str, names: t.Sequence[str]) -> None:
         """Raises SendError."""
-        command = ["rsync", "-t", "--inplace", f"--timeout={self._store.timeout}"]
-        command += [f"--bwlimit={self._store.bandwidth}"] if self._store.bandwidth else []
+        command = ["rsync", "-t", "--inplace", f"--timeout={self.store.timeout}"]
+        command += [f"--bwlimit={self.store.bandwidth}"] if self.store.bandwidth else []
         # rsync takes words in quotes, and a doubled quote for one.
-        command += ["-e", " ".join("'" + word.replace("'", "''") + "'" for word in self._ssh), "--", *names]
-        command += [f"{self._store.address}:incoming/{set_id}/"]
+        command += ["-e", " ".join("'" + word.replace("'", "''") + "'" for word in self.ssh), "--", *names]
+        command += [f"{self.store.address}:incoming/{set_id}/"]
         environment = {**os.environ, "RSYNC_PROTECT_ARGS": "0", "LC_ALL": "C"}
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd=directory, env=environment)
         if done.returncode != 0:

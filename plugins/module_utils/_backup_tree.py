@@ -26,6 +26,7 @@ import typing as t
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_tar as tar
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import CHUNK, Member, file_name
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_pipe import PipeError, SourceError, Writer
+from ansible_collections.civitas.hosting.plugins.module_utils._restore_names import is_tree as is_of_restore
 
 CANARY = ".civitas-canary"
 MAX_PACKS = 12
@@ -387,7 +388,8 @@ class _Maker:
             below = []
             for entry in entries:
                 path = directory + b"/" + entry.name if directory else entry.name
-                if self._exclude is not None and _matches(self._exclude, path):
+                # What a restore has put aside is no record of this host.
+                if is_of_restore(entry.name) or (self._exclude is not None and _matches(self._exclude, path)):
                     continue
                 try:
                     row = self._visit(directory, known.get(entry.name), entry.name, entry.stat(follow_symlinks=False))

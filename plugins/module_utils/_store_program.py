@@ -21,11 +21,12 @@ import time
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_format as form
+from ansible_collections.civitas.hosting.plugins.module_utils import _store_give as giver
 from ansible_collections.civitas.hosting.plugins.module_utils import _store_receive as receiver
 from ansible_collections.civitas.hosting.plugins.module_utils import _store_retention as retention
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, render, sample
-from ansible_collections.civitas.hosting.plugins.module_utils._store_sets import HostStore, StoredSet, StoreError, verify_set
+from ansible_collections.civitas.hosting.plugins.module_utils._store_sets import HostStore, StoredSet, StoreError, describe, verify_set
 
 CONFIG = "/etc/civitas/store.json"
 # A set that is this much smaller than the median of those before it is told.
@@ -71,11 +72,15 @@ class Config(t.NamedTuple):
     Attributes:
         directory: of the store.
         socket: where its service is asked.
+        grants: directory of the grants; a restart empties it.
+        reader: the user that reads by a grant.
         metrics_file: where the figures lie for monitoring; not on /run.
     """
 
     directory: str
     socket: str
+    grants: str
+    reader: str
     minimum_free: int
     metrics_file: str
     hosts: t.Dict[str, Host]
@@ -88,6 +93,16 @@ def main(arguments: t.Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     receive = commands.add_parser("receive", help="serve a host; sshd runs it for the host's key")
     receive.add_argument("--host", required=True)
+    grant = commands.add_parser("grant", help="let a key read sets of a host for a while, for a restore; as root")
+    grant.add_argument("--host", required=True)
+    grant.add_argument("--set", default="", help="this one only")
+    grant.add_argument("--key", required=True, help="public key of the type ssh-ed25519")
+    grant.add_argument("--hours", type=float, default=12.0, help=f"{giver.MOST_HOURS} at most")
+    commands.add_parser("grants", help="those that hold, as JSON; as root")
+    revoke = commands.add_parser("revoke", help="end the grants of a key; as root")
+    revoke.add_argument("--key", required=True, help="public key")
+    give = commands.add_parser("give", help="serve a reader; sshd runs it for the key of a grant")
+    give.add_argument("--grant", required=True)
     commands.add_parser("answer", help="serve one request of a host's user; systemd runs it for the socket")
     verify = commands.add_parser("verify", help="read sets, and remember which are not what came; a timer runs it")
     verify.add_argument("--oldest", type=int, metavar="N", help="only those N of each host that were not read for the longest time")
@@ -99,9 +114,17 @@ def main(arguments: t.Sequence[str]) -> int:
         config = read_config(options.config)
         if options.command == "receive":
             return _receive(config, options.host)
+        if options.command == "give":
+            return _given(lambda asked: giver.give(config.socket, options.grant, asked))
+        if options.command in ("grant", "grants", "revoke"):
+            return _grants(config, options)
         if options.command == "answer":
             with socket.socket(fileno=os.dup(0)) as connection:
-                receiver.answer(connection, lambda host, uid: _store_of(config, host, uid))
+                receiver.answer(
+                    connection,
+                    lambda host, uid: _store_of(config, host, uid),
+                    lambda request, uid: _serve(config, connection, request, uid),
+                )
             write_metrics(config, time.time())
             return 0
         if options.command == "verify":
@@ -124,7 +147,15 @@ def read_config(path: str = CONFIG) -> Config:
             if not form.is_host(name):
                 raise ValueError(f"{name!r} is no name of a host")
             hosts[name] = Host(str(one["user"]), [str(key) for key in one["signers"]], int(one["quota_bytes"]), _rules(one["retention"]))
-        return Config(str(found["directory"]), str(found["socket"]), int(found["minimum_free_bytes"]), str(found["metrics_file"]), hosts)
+        return Config(
+            directory=str(found["directory"]),
+            socket=str(found["socket"]),
+            grants=str(found["grants"]),
+            reader=str(found["reader"]),
+            minimum_free=int(found["minimum_free_bytes"]),
+            metrics_file=str(found["metrics_file"]),
+            hosts=hosts,
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
 
@@ -161,11 +192,52 @@ def _store_of(config: Config, name: str, uid: int) -> HostStore:
 
 
 def _receive(config: Config, host: str) -> int:
+    return _given(lambda asked: receiver.receive(config.directory, config.socket, host, asked, config.minimum_free))
+
+
+def _serve(config: Config, connection: socket.socket, request: t.Mapping[str, t.Any], uid: int) -> t.Optional[t.Dict[str, t.Any]]:
+    """Raises StoreError unless the user is the one that reads by grants."""
+    try:
+        reader = pwd.getpwnam(config.reader).pw_uid
+    except KeyError:
+        reader = -1
+    if uid != reader:
+        raise StoreError("this store does not know this reader", final=True)
+    return giver.serve(connection, request, config.grants, lambda name: _known(config, name), time.time())
+
+
+def _known(config: Config, name: str) -> HostStore:
+    """Raises StoreError."""
+    if name not in config.hosts:
+        raise StoreError(f"this store keeps nothing of {name}; it keeps sets of {', '.join(sorted(config.hosts)) or 'nobody'}", final=True)
+    return _host_store(config, name)
+
+
+def _grants(config: Config, options: argparse.Namespace) -> int:
+    """Raises StoreError, OSError."""
+    now, command = time.time(), "/usr/local/sbin/civitas-store"
+    if options.command == "grants":
+        sys.stdout.write(json.dumps([one._asdict() for one in giver.grants(config.grants, now)], indent=2) + "\n")
+        return 0
+    if options.command == "revoke":
+        if not giver.revoke(config.grants, command, options.key, now):
+            _say(4, "this key had no grant")
+        return 0
+    store = _known(config, options.host)
+    if options.set and options.set not in [one.set_id for one in store.sets()]:
+        raise StoreError(f"there is no set {options.set} of {options.host} here")
+    grant = giver.add(config.grants, command, options.host, options.set, options.key, options.hours, now)
+    sys.stdout.write(json.dumps({"grant": grant.grant_id, "until": form.format_time(grant.until), "user": config.reader}) + "\n")
+    return 0
+
+
+def _given(work: t.Callable[[str], int]) -> int:
+    """Serve what somebody asked sshd to run, and tell him why not."""
     asked = os.environ.get("SSH_ORIGINAL_COMMAND", "")
     try:
-        return receiver.receive(config.directory, config.socket, host, asked, config.minimum_free)
+        return work(asked)
     except StoreError as error:
-        if not asked.startswith("rsync"):
+        if not asked.startswith(("rsync", "get ")):
             sys.stdout.write(json.dumps({"error": str(error), "bad": error.bad, "final": error.final}) + "\n")
         sys.stderr.write(f"civitas-store: {error}\n")
         return 1
@@ -281,21 +353,7 @@ def _status(config: Config, as_json: bool) -> int:
         report["hosts"][name] = {
             "bytes": store.used(),
             "quota_bytes": host.quota,
-            "sets": [
-                {
-                    "set": one.set_id,
-                    "begin": form.format_time(one.manifest.begin),
-                    "arrival": form.format_time(one.arrival),
-                    "verified": form.format_time(one.verified),
-                    "bytes": one.manifest.bytes,
-                    "good": one.good,
-                    "bad": one.bad,
-                    "notes": one.notes,
-                    "failures": one.manifest.failures,
-                    "warnings": one.manifest.warnings,
-                }
-                for one in sets
-            ],
+            "sets": [describe(one) for one in sets],
         }
     with contextlib.suppress(PermissionError):
         write_metrics(config, now)

@@ -116,15 +116,20 @@ def _too_much(target: str, allowed: int, minimum_free: int) -> str:
 # --- the service
 
 
-def answer(connection: socket.socket, store_of: t.Callable[[str, int], HostStore]) -> None:
+def answer(
+    connection: socket.socket,
+    store_of: t.Callable[[str, int], HostStore],
+    serve: t.Callable[[t.Mapping[str, t.Any], int], t.Optional[t.Dict[str, t.Any]]],
+) -> None:
     """Serve the request on a socket.
 
     Args:
         store_of: the store of a host, for a user that may speak for it; raises StoreError.
+        serve: the reply to who reads by a grant, none when it has answered already; raises StoreError.
     """
     connection.settimeout(60)
     try:
-        reply = _reply(connection, store_of)
+        reply = _reply(connection, store_of, serve)
     except StoreError as error:
         reply = {"error": str(error), "bad": error.bad, "final": error.final}
     except (OSError, ValueError, KeyError, TypeError, FormatError) as error:
@@ -132,13 +137,20 @@ def answer(connection: socket.socket, store_of: t.Callable[[str, int], HostStore
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         reason = (error.strerror if isinstance(error, OSError) else "") or type(error).__name__
         reply = {"error": f"the store could not do it: {reason}", "bad": [], "final": False}
-    connection.sendall((json.dumps(reply) + "\n").encode())
+    if reply is not None:
+        connection.sendall((json.dumps(reply) + "\n").encode())
 
 
-def _reply(connection: socket.socket, store_of: t.Callable[[str, int], HostStore]) -> t.Dict[str, t.Any]:
+def _reply(
+    connection: socket.socket,
+    store_of: t.Callable[[str, int], HostStore],
+    serve: t.Callable[[t.Mapping[str, t.Any], int], t.Optional[t.Dict[str, t.Any]]],
+) -> t.Optional[t.Dict[str, t.Any]]:
     _pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     with connection.makefile("rb") as file:
         request = json.loads(file.readline(REQUEST_BYTES))
+    if "grant" in request:
+        return serve(request, uid)
     store = store_of(str(request["host"]), uid)
     kind, now = request["request"], time.time()
     if kind == "have":

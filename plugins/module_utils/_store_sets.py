@@ -87,6 +87,23 @@ class StoredSet(t.NamedTuple):
         return min(self.manifest.begin, self.arrival)
 
 
+def describe(one: StoredSet) -> t.Dict[str, t.Any]:
+    """What is known of a set, for people and programs."""
+    return {
+        "set": one.set_id,
+        "begin": form.format_time(one.manifest.begin),
+        "arrival": form.format_time(one.arrival),
+        "verified": form.format_time(one.verified),
+        "environment": one.manifest.environment,
+        "bytes": one.manifest.bytes,
+        "good": one.good,
+        "bad": one.bad,
+        "notes": one.notes,
+        "failures": one.manifest.failures,
+        "warnings": one.manifest.warnings,
+    }
+
+
 class HostStore:
     """What a store keeps for one host.
 
@@ -150,7 +167,7 @@ class HostStore:
             now = time.time()
             begin = form.parse_time(f"{name[:4]}-{name[4:6]}-{name[6:8]}T{name[9:11]}:{name[11:13]}:{name[13:15]}Z")
             fault = f"{type(error).__name__}: {error}"
-            manifest = Manifest(b"", "", self.host, "", name, None, None, begin, begin, False, {}, [], [], [fault])
+            manifest = Manifest(b"", "", self.host, "", "", name, None, None, begin, begin, False, {}, [], [], [fault])
             return StoredSet(path, manifest, now, now, 0.0, [form.MANIFEST], [f"it cannot be read: {fault}"])
 
     def write_record(self, one: StoredSet, directory: t.Optional[str] = None) -> None:

@@ -56,6 +56,7 @@ def manifest_of(set_id: str, begin: float, members: list[Member], sources: list[
         "format": form.FORMAT,
         "host": "records1",
         "site": "demo",
+        "environment": "production",
         "set": set_id,
         "previous": None,
         "previous_sha256": None,

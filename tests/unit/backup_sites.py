@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_verify as verify
+from ansible_collections.civitas.hosting.plugins.module_utils import _store_give as give
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import Manifest
 
 from tests.unit.backup_sets import MISSING as _MISSING
@@ -54,6 +55,8 @@ class Site:
         self.store_config: dict[str, Any] = {
             "directory": str(self.store),
             "socket": str(base / "socket"),
+            "grants": str(base / "grants"),
+            "reader": getpass.getuser(),
             "minimum_free_bytes": 0,
             "metrics_file": str(base / "store.prom"),
             "hosts": {
@@ -64,6 +67,7 @@ class Site:
         self.config: dict[str, Any] = {
             "host": "records1",
             "site": "demo",
+            "environment": "production",
             "directory": str(base / "var"),
             "recipients": self.recipients,
             "signing_key": str(base / "sign"),
@@ -126,7 +130,8 @@ class Site:
         host_key = ssh_key(self.base / "host_key")
         (self.base / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host_key}\n")
         (self.base / "sshd_config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.base}/host_key\nAuthorizedKeysFile {self.base}/authorized\n"
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.base}/host_key\n"
+            f"AuthorizedKeysFile {self.base}/authorized {self.base}/grants/keys\n"
             "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
             f"PidFile none\nPerSourceMaxStartups none\n"
         )
@@ -182,6 +187,15 @@ class Site:
         words = ["ssh", "-F", "none", "-T", "-p", str(self.port), "-i", str(self.base / "transfer"), "-o", "BatchMode=yes"]
         words += ["-o", f"UserKnownHostsFile={self.base}/known_hosts", "127.0.0.1", "--", command]
         return subprocess.run(words, input=data, capture_output=True, check=False, timeout=60)
+
+    def grant(self, host: str = "records1", set_id: str = "", hours: float = 1.0, name: str = "reader") -> dict[str, Any]:
+        """How somebody reaches the store who may read; as root of the store grants it."""
+        command = shlex.join([*program("_store_program"), "--config", str(self.base / "store.json")])
+        quoted = command.replace("\\", "\\\\").replace('"', '\\"')
+        key = self.base / name
+        public = ssh_key(key)
+        give.add(str(self.base / "grants"), quoted, host, set_id, public, hours, time.time())
+        return {**self.config["store"], "key": str(key)}
 
     def sets(self) -> list[Path]:
         directory = self.store / "hosts/records1/sets"

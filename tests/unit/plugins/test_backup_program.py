@@ -23,6 +23,7 @@ def settings(base: Path, **changes: Any) -> dict[str, Any]:
     return {
         "host": "records1",
         "site": "demo",
+        "environment": "production",
         "directory": str(base / "var"),
         "recipients": ["age1x"],
         "signing_key": str(base / "sign"),

@@ -146,6 +146,8 @@ def resign(host: Host, directory: Path, change: Callable[[dict[str, Any]], None]
     [
         (lambda content: content.update(format=2), "has format 2"),
         (lambda content: content.update(host="../x"), "the name of its host"),
+        (lambda content: content.update(environment="../x"), "the kind of its environment"),
+        (lambda content: content.pop("environment"), "cannot be read: KeyError"),
         (lambda content: content.update(begin="2020-01-01T00:00:00Z"), "its times"),
         (lambda content: content.update(complete=False), "it is complete and has failures"),
         (lambda content: content["members"][0].update(name="../../etc/x.age"), "the member '../../etc/x.age'"),

@@ -27,6 +27,8 @@ def settings(base: Path, signers: list[str], **changes: Any) -> dict[str, Any]:
     return {
         "directory": str(base),
         "socket": str(base / "socket"),
+        "grants": str(base / "grants"),
+        "reader": "nobody",
         "minimum_free_bytes": 0,
         "metrics_file": str(base / "store.prom"),
         "hosts": {"records1": host, "quiet": {**host, "user": "nobody"}},

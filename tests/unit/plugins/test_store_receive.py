@@ -86,7 +86,7 @@ def asked(request: bytes, stores: dict[str, HostStore]) -> Any:
     with mine, its:
         mine.sendall(request)
         mine.shutdown(socket.SHUT_WR)
-        receiver.answer(its, store_of)
+        receiver.answer(its, store_of, lambda request, uid: {"served": request["grant"]})
         return json.loads(mine.makefile().readline())
 
 
@@ -139,7 +139,7 @@ def test_the_kernel_says_who_asks(tmp_path: Path) -> None:
 
         def serve() -> None:
             with listener.accept()[0] as connection:
-                receiver.answer(connection, store_of)
+                receiver.answer(connection, store_of, lambda request, uid: None)
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -1,0 +1,489 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole restores into a real server and real trees: what is refused leaves everything as it was, and so does what is cut off anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.civitas.hosting.plugins.module_utils import _backup_command as command
+from ansible_collections.civitas.hosting.plugins.module_utils import _backup_format as form
+from ansible_collections.civitas.hosting.plugins.module_utils import _backup_postgres as postgres
+from ansible_collections.civitas.hosting.plugins.module_utils import _backup_run as backups
+from ansible_collections.civitas.hosting.plugins.module_utils import _backup_tree as tree
+
+from tests.unit.backup_sets import Outbox, age_key, flip, listing, manifest_of, ssh_key
+from tests.unit.backup_sites import COLLECTIONS, MODULES, Site, program
+from tests.unit.backup_sites import needs_programs as needs_store
+from tests.unit.postgres_servers import Cluster, needs_postgres, running_cluster
+
+pytestmark = needs_postgres
+ROWS = "SELECT count(*), coalesce(md5(string_agg(births::text, ',' ORDER BY id)), '') FROM births"
+# A systemctl that knows two units, whose states are files.
+SYSTEMCTL = """#!/bin/sh
+cd "$UNITS" || exit 9
+echo "$*" >> log
+while [ "$1" != -- ]; do last=$1; verb=${verb:-$1}; shift; done; shift
+case $verb in
+  show) test -e "$1" && echo active || echo inactive ;;
+  stop) for unit; do rm -f "$unit"; done ;;
+  start) for unit; do test ! -e "$unit.broken" || { echo "$unit is broken" >&2; exit 1; }; touch "$unit"; done ;;
+esac
+"""
+
+
+class Setting:
+    """A host with a database, trees, and a directory of sets of it."""
+
+    def __init__(self, base: Path, cluster: Cluster) -> None:
+        self.base, self.cluster = base, cluster
+        self.key = base / "operator.key"
+        self.recipients = [age_key(self.key)]
+        self.signer = ssh_key(base / "sign")
+        self.data, self.settings, self.sets = base / "srv/data", base / "etc/settings", base / "sets"
+        for path in (self.data / "below", self.settings, self.sets, base / "run", base / "bin", base / "units"):
+            path.mkdir(parents=True)
+        (base / "bin/systemctl").write_text(SYSTEMCTL)
+        (base / "bin/systemctl").chmod(0o755)
+        self.server = postgres.Postgres("main", ("records", "second"), via=cluster.via, socket=str(cluster.base), port=cluster.port)
+        self.config: dict[str, Any] = {
+            "host": "records2",
+            "environment": "production",
+            "directory": str(base / "var/restore"),
+            "backup_directory": str(base / "var/backup"),
+            "minimum_free_bytes": 0,
+            "keep_days": 7,
+            "postgres": [self.server._asdict()],
+            "files": [
+                {"name": "data", "path": str(self.data)},
+                {"name": "settings", "path": str(self.settings), "side": True},
+            ],
+            "writers": {"units": ["app.service", "other.service"], "projects": []},
+        }
+        (base / "var").mkdir()
+
+    # --- what is there
+
+    def fill(self) -> None:
+        self.cluster.sql("postgres", "CREATE ROLE registrar LOGIN PASSWORD 'x'")
+        self.cluster.sql("postgres", "CREATE DATABASE records OWNER registrar")
+        self.cluster.sql("postgres", "CREATE DATABASE second")
+        self.cluster.sql(
+            "records",
+            "SET ROLE registrar; CREATE TABLE births (id int PRIMARY KEY, name text);"
+            " INSERT INTO births SELECT n, 'child ' || n FROM generate_series(1, 500) n",
+        )
+        self.cluster.sql("second", "CREATE TABLE t AS SELECT 1 AS a")
+        for number in range(20):
+            (self.data / f"below/{number}").write_text(f"record {number}")
+        (self.data / "link").symlink_to("below/1")
+        (self.settings / "secrets").write_text("a secret")
+
+    def backup(self, environment: str = "production", failures: tuple[str, ...] = ()) -> Path:
+        now = time.time()
+        out = Outbox(self.sets / form.new_set_id(now), self.recipients)
+        made = postgres.make(self.server, out.open, out.close)
+        sources = [made.source]
+        for name, path in (("data", self.data), ("settings", self.settings)):
+            state = self.base / f"{name}-{out.directory.name}"
+            one = tree.make(tree.Tree(name, str(path)), str(state), out.open, out.close, self.recipients, (), now, 30)
+            sources.append(one.source)
+        sources.append(command.make(command.Command("list", ("echo", "a list")), out.open, out.close)[0])
+        used = {name for source in sources for name in source["members"]}
+        members = [member for member in out.made if member.name in used]
+        changes = {"environment": environment, "failures": list(failures), "complete": not failures}
+        raw = manifest_of(out.directory.name, now, members, sources, **changes)
+        (out.directory / form.MANIFEST).write_bytes(raw)
+        (out.directory / form.SIGNATURE).write_bytes(form.sign(raw, str(self.base / "sign")))
+        return out.directory
+
+    def damage(self) -> None:
+        """What has befallen the host since: rows and files are changed, gone, and new."""
+        self.cluster.sql("records", "DELETE FROM births WHERE id % 3 = 0; UPDATE births SET name = 'x' WHERE id = 1")
+        self.cluster.sql("second", "INSERT INTO t VALUES (2)")
+        (self.data / "below/1").write_text("altered")
+        (self.data / "below/2").unlink(missing_ok=True)
+        (self.data / "new").write_text("written since")
+        (self.base / "units/app.service").touch()
+
+    def state(self) -> dict[str, Any]:
+        """All that a refused restore must not touch."""
+        names = "SELECT string_agg(datname || ' ' || oid || ' ' || datallowconn, ',' ORDER BY datname) FROM pg_database"
+        return {
+            "databases": self.cluster.sql("postgres", names),
+            "roles": self.cluster.sql("postgres", "SELECT string_agg(rolname || coalesce(rolpassword, ''), ',' ORDER BY 1) FROM pg_authid"),
+            "records": self.cluster.sql("records", ROWS),
+            "second": self.cluster.sql("second", "SELECT count(*) FROM t"),
+            "data": (self.data.stat().st_ino, listing(self.data)),
+            "settings": listing(self.settings),
+            "beside": sorted(path.name for path in self.data.parent.iterdir()),
+            "units": sorted(path.name for path in (self.base / "units").glob("*.service")),
+        }
+
+    # --- the program
+
+    def run(self, *words: str, code: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+        (self.base / "restore.json").write_text(json.dumps(self.config))
+        config = ["--config", str(self.base / "restore.json")]
+        started = [sys.executable, "-IS", "-c", code, *config, *words] if code else [*program("_restore_program"), *config, *words]
+        environment = {**os.environ, "PATH": f"{self.base}/bin:{os.environ['PATH']}", "UNITS": str(self.base / "units")}
+        done = subprocess.run(started, capture_output=True, text=True, check=False, env=environment, timeout=120)
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    def plan(self, **changes: Any) -> list[str]:
+        identity = self.base / "run/identity"
+        shutil.copy(self.key, identity)
+        plan = {"host": "records1", "signers": [self.signer], "identity": str(identity), "sets": str(self.sets), "confirm": "records2"}
+        path = self.base / "run/plan.json"
+        path.write_text(json.dumps({**plan, **changes}))
+        return ["run", "--plan", str(path)]
+
+    def restore(self, check: bool = True, **changes: Any) -> subprocess.CompletedProcess[str]:
+        done = self.run(*self.plan(**changes), check=check)
+        assert not (self.base / "run/identity").exists()
+        return done
+
+    def status(self) -> dict[str, Any]:
+        return dict(json.loads(self.run("status", "--json", check=False).stdout))
+
+    def refuses(self, words: str, **changes: Any) -> None:
+        before = self.state()
+        done = self.restore(check=False, **changes)
+        assert done.returncode == 1 and words in done.stderr, done.stderr
+        assert self.state() == before
+        assert list((self.base / "var/restore").glob("side/*")) == []
+
+
+@pytest.fixture(scope="module", name="cluster")
+def _cluster() -> Iterator[Cluster]:
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module", name="made")
+def _made(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterator[tuple[Setting, Path, dict[str, Any]]]:
+    """A host with one good set, and its state then."""
+    setting = Setting(tmp_path_factory.mktemp("restored"), cluster)
+    setting.fill()
+    directory = setting.backup()
+    yield setting, directory, setting.state()
+
+
+@pytest.fixture(name="host")
+def _host(made: tuple[Setting, Path, dict[str, Any]]) -> Iterator[Setting]:
+    """It is damaged, and comes back to that after each test."""
+    setting, directory, _state = made
+    kept, config = setting.base / "kept", dict(setting.config)
+    setting.damage()
+    shutil.copytree(setting.data, kept, symlinks=True)
+    yield setting
+    setting.config = config
+    for path in (setting.base / "var/restore", setting.data, *setting.data.parent.glob("data.civitas-*")):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in setting.sets.iterdir():
+        if path != directory:
+            shutil.rmtree(path)
+    kept.rename(setting.data)
+    query = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"
+    for name in setting.cluster.sql("postgres", query).split("\n"):
+        setting.cluster.sql("postgres", f'DROP DATABASE "{name}" WITH (FORCE)')
+    setting.cluster.sql("postgres", "CREATE DATABASE records OWNER registrar")
+    setting.cluster.sql("postgres", "CREATE DATABASE second")
+    setting.cluster.sql("records", "CREATE TABLE births AS SELECT 1 AS id, 'child'::text AS name")
+    setting.cluster.sql("second", "CREATE TABLE t AS SELECT 1 AS a")
+    for path in (setting.base / "units").iterdir():
+        path.unlink()
+
+
+def good(made: tuple[Setting, Path, dict[str, Any]]) -> dict[str, Any]:
+    """What comes back."""
+    state = made[2]
+    return {key: state[key] for key in ("records", "second")} | {"data": state["data"][1]}
+
+
+def found(host: Setting) -> dict[str, Any]:
+    state = host.state()
+    return {key: state[key] for key in ("records", "second")} | {"data": state["data"][1]}
+
+
+# --- it works
+
+
+def test_a_restore_over_live_data(host: Setting, made: tuple[Setting, Path, dict[str, Any]]) -> None:
+    before = host.state()
+    host.restore()
+    assert found(host) == good(made)
+    assert host.cluster.sql("records", "SELECT tableowner FROM pg_tables WHERE tablename = 'births'") == "registrar"
+    status = host.status()
+    assert status["phase"] == "restored" and status["waits"]
+    report = status["last"]["report"]
+    assert 0 < report["down_seconds"] < report["recovery_seconds"] < 60 and report["recovery_point_seconds"] >= 0
+    log = (host.base / "units/log").read_text()
+    assert log.index("stop -- app.service") < log.index("start -- app.service") and "start -- other.service" not in log
+    # What was there is kept, nobody gets into it, and what is not put in place lies to the side.
+    (side,) = (host.base / "var/restore/side").iterdir()
+    assert (side / "files-settings/secrets").read_text() == "a secret" and (side / "command-list").read_text() == "a list\n"
+    assert (host.settings / "secrets").read_text() == "a secret" and listing(host.settings) == before["settings"]
+    assert listing(next(host.data.parent.glob("data.civitas-before-*"))) == before["data"][1]
+    kept = f"civitas_before_{status['last']['when']}_records"
+    assert f"{kept} " in host.state()["databases"] and host.cluster.sql(
+        "postgres", "SELECT rolname FROM pg_roles WHERE rolname = 'registrar'"
+    )
+    # Until somebody says whether it is good, there is no other one.
+    done = host.restore(check=False)
+    assert "is not finished, its phase is 'restored'" in done.stderr
+    host.run("accept")
+    assert host.status()["phase"] == "accepted" and not host.status()["waits"]
+    assert "keeps civitas_before_" in host.run("status").stdout
+    host.run("forget", "due")
+    assert host.status()["kept"] == [status["last"]["when"]]
+    host.run("forget", status["last"]["when"])
+    assert host.status()["kept"] == [] and host.state()["beside"] == ["data"] and "civitas_" not in host.state()["databases"]
+    assert list((host.base / "var/restore/side").iterdir()) == []
+    assert found(host) == good(made)
+
+
+def test_it_is_undone_and_nothing_is_lost(host: Setting, made: tuple[Setting, Path, dict[str, Any]]) -> None:
+    before = host.state()
+    host.restore()
+    host.run("accept")
+    host.cluster.sql("records", "INSERT INTO births VALUES (9999, 'written after the restore')")
+    (host.data / "after").write_text("written after the restore")
+    host.run("undo")
+    after = host.state()
+    assert {key: after[key] for key in ("records", "second", "data", "units")} == {
+        key: before[key] for key in ("records", "second", "data", "units")
+    }
+    when = host.status()["last"]["when"]
+    # What was entered meanwhile is beside it.
+    kept = f"civitas_undone_{when}_records"
+    assert kept in after["databases"] and (host.data.parent / f"data.civitas-undone-{when}/after").exists()
+    assert "there is nothing to undo" in host.run("undo", check=False).stderr
+    # A backup does not count any of it as data that nobody has declared.
+    host.backup()
+    host.run("forget", "all")
+    assert "civitas_" not in host.state()["databases"] and host.state()["beside"] == ["data"]
+
+
+def test_to_a_fresh_host(host: Setting, made: tuple[Setting, Path, dict[str, Any]]) -> None:
+    """Its databases are empty, its tree is not there, and nobody has to confirm anything."""
+    for name in ("records", "second"):
+        host.cluster.sql(name, "DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS civitas_backup CASCADE; CREATE SCHEMA public")
+    host.cluster.sql("postgres", "DROP DATABASE second")
+    host.cluster.sql("postgres", "ALTER ROLE registrar PASSWORD 'of this host'")
+    password = "SELECT rolpassword FROM pg_authid WHERE rolname = 'registrar'"
+    here = host.cluster.sql("postgres", password)
+    shutil.rmtree(host.data)
+    host.restore(confirm="")
+    assert found(host) == good(made) and host.cluster.sql("postgres", password) == here
+    host.run("undo")
+    assert not host.data.exists() and "second " not in host.cluster.sql(
+        "postgres", "SELECT string_agg(datname || ' ', '') FROM pg_database"
+    )
+
+
+def test_parts_of_a_set(host: Setting, made: tuple[Setting, Path, dict[str, Any]]) -> None:
+    before = found(host)
+    host.restore(only=["postgres/main/records"])
+    assert found(host) == {**before, "records": good(made)["records"]}
+    host.run("accept")
+    host.restore(only=["files/data"])
+    assert found(host) == {**good(made), "second": before["second"]}
+    host.run("accept")
+    before = found(host)
+    host.restore(only=["command/list", "files/settings"], confirm="")
+    assert found(host) == before
+    assert sorted(path.name for path in Path(host.status()["last"]["sides"][0]).parent.iterdir()) == ["command-list", "files-settings"]
+
+
+# --- it is refused
+
+
+def test_refusals(host: Setting, made: tuple[Setting, Path, dict[str, Any]], tmp_path: Path) -> None:
+    _setting, directory, _state = made
+    host.refuses("the database records, the database second would be replaced", confirm="records1", only=["postgres/main"])
+    host.refuses(f"the tree {host.data}", confirm="")
+    host.refuses("has no 'files/none'; it has", only=["files/none"])
+    host.refuses("the signature of the manifest is not records1's", signers=[ssh_key(tmp_path / "thief")])
+    host.refuses("there is no good set of records1 that is not later than 2020", before="2020-01-01T00:00:00Z")
+    host.refuses("there is no set '20200101T000000Z-000000000000' of records1", wanted="20200101T000000Z-000000000000")
+    age_key(tmp_path / "wrong")
+    host.key, kept = tmp_path / "wrong", host.key
+    host.refuses("is not encrypted to this key; take the private key of one of its recipients")
+    host.key = kept
+    member = next(directory.glob("db-main-second*"))
+    whole = member.read_bytes()
+    try:
+        flip(member)
+        host.refuses("was altered: its size is right")
+        member.unlink()
+        host.refuses(f"{member.name} is missing", only=["files/data"])
+    finally:
+        member.write_bytes(whole)
+    host.config["minimum_free_bytes"] = shutil.disk_usage(host.data).free - 10_000
+    host.refuses("there is too little space at")
+    host.config["minimum_free_bytes"] = 0
+    for here, words in (
+        ("qa", "'production' holds personal data and 'qa' may not"),
+        ("backup", "nothing is ever restored into 'backup'"),
+        ("x", "nobody knows the kind of environment 'x'"),
+    ):
+        host.config["environment"] = here
+        host.refuses(words)
+    host.config["environment"] = "production"
+    host.config["files"] = []
+    host.refuses("this host declares no tree 'data'")
+    # After all of them it goes.
+    host.config["files"] = [{"name": "data", "path": str(host.data)}, {"name": "settings", "path": str(host.settings), "side": True}]
+    host.restore()
+    assert found(host) == good(made)
+
+
+def test_sets_that_are_refused(host: Setting, made: tuple[Setting, Path, dict[str, Any]]) -> None:
+    incomplete = host.backup(failures=("files data failed",))
+    # The newest one that is good is taken, and that is told.
+    host.restore()
+    assert host.status()["last"]["set"] == made[1].name and incomplete.name in host.status()["last"]["warnings"][0]
+    host.run("undo")
+    host.run("forget", "all")
+    host.refuses("is not complete (files data failed)", wanted=incomplete.name)
+    host.refuses("'production' is never restored from 'qa'", wanted=host.backup(environment="qa").name)
+    newer = host.backup()
+    raw = json.loads((newer / form.MANIFEST).read_text())
+    raw["sources"][0]["version"] = 990000
+    (newer / form.MANIFEST).write_bytes(form.encode(raw))
+    (newer / form.SIGNATURE).write_bytes(form.sign(form.encode(raw), str(host.base / "sign")))
+    host.refuses("the databases are of PostgreSQL 99, and the server here has version", wanted=newer.name)
+    before = host.state()
+    host.restore(wanted=incomplete.name, incomplete=True)
+    after = host.state()
+    assert (after["records"], after["second"]) == (before["records"], before["second"])
+    assert after["data"][1]["new"] == before["data"][1]["new"]
+
+
+def test_one_at_a_time(host: Setting) -> None:
+    with backups.lock(host.config["backup_directory"]):
+        host.plan()
+        done = host.run(*host.plan(), check=False)
+        assert done.returncode == 1 and "a backup or a restore is at work" in done.stderr
+    assert host.status()["last"] is None
+
+
+# --- it fails
+
+
+def test_what_does_not_hold_what_the_set_says(host: Setting, made: tuple[Setting, Path, dict[str, Any]]) -> None:
+    """A signed manifest that is wrong: it is seen beside the data, before anything stands still."""
+    newer = host.backup()
+    raw = json.loads((newer / form.MANIFEST).read_text())
+    raw["sources"][0]["databases"][1]["rows"]["public.t"] = 7
+    (newer / form.MANIFEST).write_bytes(form.encode(raw))
+    (newer / form.SIGNATURE).write_bytes(form.sign(form.encode(raw), str(host.base / "sign")))
+    host.refuses("the table public.t has 2 rows, and the set says 7; nothing was touched")
+    assert not (host.base / "units/log").exists()
+
+
+def test_a_writer_that_does_not_start(host: Setting) -> None:
+    before = host.state()
+    (host.base / "units/app.service.broken").touch()
+    done = host.restore(check=False)
+    assert "app.service is broken" in done.stderr and "the old state is NOT back" in done.stderr
+    assert host.status()["phase"] == "undoing" and host.status()["waits"]
+    (host.base / "units/app.service.broken").unlink()
+    host.run("undo")
+    after = host.state()
+    assert {key: after[key] for key in ("records", "second", "data", "units")} == {
+        key: before[key] for key in ("records", "second", "data", "units")
+    }
+
+
+KILLED = f"""
+import os, signal, sys
+sys.path.insert(0, {str(COLLECTIONS)!r})
+from {MODULES} import _restore_program as program, _restore_run as restoring, _restore_databases as data, _restore_writers as writing
+steps, at = 0, int(sys.argv.pop(3))
+def wrap(module, name):
+    real = getattr(module, name)
+    def step(*arguments, **named):
+        global steps
+        steps += 1
+        known = restoring.journals(program.read_config(sys.argv[2]))
+        print("step", known[-1].phase if known else "-", file=sys.stderr)
+        if steps == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **named)
+    setattr(module, name, step)
+for module, name in ((os, "rename"), (os, "unlink"), (data, "_together"), (data, "_clear"), (writing, "stop"), (writing, "start")):
+    wrap(module, name)
+sys.exit(program.main(sys.argv[1:]))
+"""
+
+
+def killed(host: Setting, number: int) -> subprocess.CompletedProcess[str]:
+    """A restore that is killed before the step with this number."""
+    words = host.plan(only=["postgres/main/second", "files/data"])
+    return host.run(str(number), *words, code=KILLED, check=False)
+
+
+def test_it_is_killed_at_any_step(host: Setting, made: tuple[Setting, Path, dict[str, Any]]) -> None:
+    """Nobody stops it in time, and a machine that loses its power is not asked: whatever is on the disk then leads back, and forward."""
+    before = host.state()
+    wanted = {**found(host), "second": good(made)["second"], "data": good(made)["data"]}
+    done = killed(host, 999)
+    assert done.returncode == 0 and found(host) == wanted, done.stderr
+    steps = [line.split()[1] for line in done.stderr.splitlines() if line.startswith("step ")]
+    host.run("undo")
+    host.run("forget", "all")
+    assert host.state() == before
+    # The first and the last of each phase, and all while data are swapped.
+    chosen = {number for phase in set(steps) for number in (steps.index(phase), len(steps) - 1 - steps[::-1].index(phase))}
+    chosen |= {number for number, phase in enumerate(steps) if phase == "swapping"}
+    assert {steps[number] for number in chosen} >= {"proving", "preparing", "stopping", "swapping", "checking", "starting"}, steps
+    for number in sorted(chosen):
+        shutil.rmtree(host.base / "var/restore")
+        assert killed(host, number + 1).returncode == -signal.SIGKILL
+        phase = host.status()["phase"]
+        if number % 2 and phase in ("stopping", "swapping", "checking", "starting"):
+            host.run("resume")
+            assert found(host) == wanted and host.status()["phase"] == "restored"
+        host.run("undo" if host.status()["phase"] == "restored" else "settle")
+        host.run("forget", "all")
+        assert host.state() == before, (number, phase)
+
+
+# --- from the store
+
+
+@needs_store
+def test_from_the_store(host: Setting, made: tuple[Setting, Path, dict[str, Any]], tmp_path: Path) -> None:
+    """A host of another name restores what a host has sent, by a grant."""
+    site = Site(tmp_path / "site")
+    try:
+        site.config.update(postgres=[host.server._asdict()], files=[{"name": "data", "path": str(host.data)}])
+        site.write()
+        site.backup()
+        wanted = found(host)
+        host.cluster.sql("records", "DROP TABLE births; CREATE TABLE births (id int)")
+        shutil.rmtree(host.data / "below")
+        host.key = site.identity
+        way = {**site.grant(), "tries": 1}
+        host.restore(signers=[site.signer], sets="", store=way, all_files=True)
+        assert found(host) == wanted and list((host.base / "var/restore/sets").iterdir()) == []
+        host.run("accept")
+        member = next(site.sets()[0].glob("tree-data-0*"))
+        flip(member)
+        host.refuses("the store has another tree-data-0", signers=[site.signer], sets="", store=way)
+    finally:
+        host.key = host.base / "operator.key"
+        site.close()
