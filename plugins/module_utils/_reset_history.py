@@ -30,6 +30,18 @@ _BYTES = 64 * 2**20
 _WORDS = re.compile(r"[^\s'\"`;|&<>(){}$\\]+")
 _PARTS = re.compile(r"[=:/@,?#]")
 _SHORTEST = 6
+# Programs that take a password by a short option, which no name in the line gives away.
+_OPTIONS = re.compile(
+    r"(?:^|[\s;|&(/])(?:"
+    r"(?:curl|wget)\b.*\s(?:-u|--user|--proxy-user)[ =]?['\"]?[^\s:'\"]+:[^\s]"
+    r"|(?:mysql|mysqldump|mysqladmin|mariadb|mariadb-dump|7z|7za)\b.*\s-p[^\s]"
+    r"|(?:sshpass|mongo|mongosh|mongodump|mongorestore|docker)\b.*\s-p\s*['\"]?[^\s-]"
+    r"|redis-cli\b.*\s-a\s|(?:ldap\w+)\b.*\s-w\s|zip\b.*\s-P\s|htpasswd\b.*\s-\w*b|smbclient\b.*%"
+    r"|openssl\b.*\s(?:-k\s|-K\s|-pass\w*\s+pass:)"
+    r")"
+)
+# docker run -p 80:80 and the like publish ports.
+_PORTS = re.compile(r"docker\b.*\s(?:run|create|ps|compose|container|rm|port)\b")
 
 
 class HistoryError(Exception):
@@ -105,6 +117,8 @@ def _is_secret(line: str, redactor: Redactor, known: t.Container[str]) -> bool:
         parts = [word, *_PARTS.split(word)]
         if any(len(part) >= _SHORTEST and hashed(part) in known for part in parts):
             return True
+    if _OPTIONS.search(line) and not _PORTS.search(line):
+        return True
     shown = line.encode("utf-8", "backslashreplace").decode()
     return redactor.redact(shown) != shown
 

@@ -59,7 +59,7 @@ def _allowed(config: t.Mapping[str, t.Any], today: datetime.date) -> t.Iterator[
 
 def _data(data: t.Any) -> t.Iterator[str]:
     if not isinstance(data, dict) or not any(data.get(key) for key in ("databases", "trees")):
-        yield "reset_data says neither a database nor a directory; write what holds the application's data, see docs/runbooks/reset_data.md."
+        yield "reset_data says neither a database nor a directory; write what holds the data, see docs/runbooks/reset_data.md."
         return
     unknown = sorted(set(data) - set(_KEYS))
     if unknown:

@@ -47,6 +47,31 @@ def test_lines_with_secrets_go(home: Path) -> None:
     assert cleaned(home) == {}
 
 
+@pytest.mark.parametrize(
+    ("line", "secret"),
+    [
+        ("curl -s -u clerk:hunter22x https://example.org", True),
+        ("curl --user=clerk:hunter22x https://example.org", True),
+        ("curl -s https://example.org/api", False),
+        ("mysqldump -uroot -phunter22x records", True),
+        ("mysql -u root -p records", False),
+        ("sshpass -p hunter22x ssh host", True),
+        ("mongodump -u admin -p hunter22x", True),
+        ("docker login -u clerk -p hunter22x", True),
+        ("docker run -p 8080:80 nginx", False),
+        ("mkdir -p /srv/data", False),
+        ("redis-cli -a hunter22x ping", True),
+        ("openssl enc -d -aes-256-cbc -pass pass:hunter22x -in a", True),
+        ("openssl x509 -in a.pem -noout", False),
+        ("ALTER ROLE clerk PASSWORD 'hunter22x';", True),
+        ("passwd clerk", False),
+    ],
+)
+def test_what_looks_like_a_secret(home: Path, line: str, secret: bool) -> None:
+    (home / ".bash_history").write_text(f"{line}\n")
+    assert cleaned(home) == ({".bash_history": 1} if secret else {})
+
+
 def test_what_is_known_only_by_its_hash_is_found_alone(home: Path) -> None:
     (home / ".psql_history").write_text(f"SELECT 1;\n\\c {KNOWN}\n")
     assert cleaned(home) == {".psql_history": 1}

@@ -14,7 +14,7 @@ DATA = {"databases": [{"name": "records", "keep": ["public.schema_migrations"]}]
 
 
 def found(**changes: Any) -> list[str]:
-    config = {"environment": "test", "domain": "example.org", "confirm": "example.org", "going_live": "", "data": DATA, **changes}
+    config = {"environment": "qa", "domain": "example.org", "confirm": "example.org", "going_live": "", "data": DATA, **changes}
     return problems(config, TODAY)
 
 
@@ -26,7 +26,8 @@ def test_what_is_typed_rightly_passes() -> None:
 
 @pytest.mark.parametrize("confirm", ["", None, "example.com", "yes", "example.org "])
 def test_the_domain_must_be_typed(confirm: Any) -> None:
-    assert found(confirm=confirm) == ["All data of example.org would be removed. When that is meant, write -e reset_data_confirm=example.org."]
+    (said,) = found(confirm=confirm)
+    assert said == "All data of example.org would be removed. When that is meant, write -e reset_data_confirm=example.org."
 
 
 def test_a_site_without_a_name_is_never_emptied() -> None:
@@ -39,7 +40,7 @@ def test_production_is_emptied_on_the_day_it_goes_live_only() -> None:
         assert "live personal data" in said[0] and "-e reset_data_going_live=2026-11-22" in said[1]
 
 
-@pytest.mark.parametrize("kind", ["qa", "", None, "Production"])
+@pytest.mark.parametrize("kind", ["test", "", None, "Production"])
 def test_an_environment_that_nobody_knows(kind: Any) -> None:
     assert "write one of production" in found(environment=kind)[0]
 
