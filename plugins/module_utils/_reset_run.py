@@ -130,8 +130,9 @@ def _count(plan: Plan) -> t.Dict[str, t.Any]:
 
 
 def _left(found: t.Mapping[str, t.Any]) -> int:
-    rows = sum(one["rows"] + one["large_objects"] for one in found["databases"].values())
-    return rows + sum(int(one["names"]) for one in found["trees"].values())
+    rows: int = sum(one["rows"] + one["large_objects"] for one in found["databases"].values())
+    names: int = sum(one["names"] for one in found["trees"].values())
+    return rows + names
 
 
 def _last_backup(plan: Plan) -> str:
