@@ -6,6 +6,7 @@
     chains       milliseconds until certificates that are handed in are accepted or refused
     handshakes   TLS handshakes a second: ECDSA, RSA, the distribution's nginx
     requests     requests a second through the edge and without it
+    backups      full sets beside tar.gz | openssl, restic and borg, a tree that did not change, restoring, memory
 
     python -m tools.bench                 all of it, on fresh servers of its own, removed at the end
     python -m tools.bench chains requests some parts
@@ -20,11 +21,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,8 +31,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tools import bed, bench_tls
+from tools import bed, bench_backup, bench_tls
 from tools.bed import BedError, say
+from tools.bench_rows import Peak
+from tools.bench_rows import table as rows_table
 
 RESULT = bed.CACHE / "bench.json"
 
@@ -49,39 +50,6 @@ class Figures:
     changed: int
     memory_mib: int
     calls: dict[str, int]
-
-
-class Peak(threading.Thread):
-    """The largest sum of the proportional memory of a process and its descendants."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.pid, self.kib, self.ended = pid, 0, threading.Event()
-
-    def run(self) -> None:
-        while not self.ended.wait(0.3):
-            self.kib = max(self.kib, sum(self._pss(pid) for pid in self._family()))
-
-    def _family(self) -> list[int]:
-        parents: dict[int, list[int]] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                except OSError:
-                    continue
-                parents.setdefault(parent, []).append(int(entry.name))
-        family = [self.pid]
-        for pid in family:
-            family.extend(parents.get(pid, []))
-        return family
-
-    @staticmethod
-    def _pss(pid: int) -> int:
-        try:
-            return int(re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)[1])  # type: ignore[index]
-        except (OSError, TypeError):
-            return 0
 
 
 def counting(file: str) -> dict[str, str]:
@@ -184,11 +152,12 @@ def store(path: Path, parts: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench")
-    choices = ("runs", *bench_tls.PARTS)
+    choices = ("runs", *bench_tls.PARTS, *bench_backup.PARTS)
     parser.add_argument("part", nargs="*", help=f"{', '.join(choices)}; default: all")
     parser.add_argument("--demo", action="store_true", help="measure the runs on the running demonstration server")
     parser.add_argument("--seconds", type=float, default=3, help="length of a round of chains, handshakes and requests (default: 3)")
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
+    parser.add_argument("--megabytes", type=int, default=640, help="size of the tree that is backed up (default: 640)")
     parser.add_argument("--result", type=Path, default=RESULT, help="file for the figures as JSON")
     parser.add_argument("--prefix", default="civitas-bench", help="how the names of the bench's own servers begin")
     options = parser.parse_args(argv)
@@ -204,12 +173,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if each.run.endswith("second run"):
                     print(f"per module, {each.run}: " + ", ".join(f"{module} {count}" for module, count in each.calls.items()))
         measured = bench_tls.measure(parts, options.seconds, options.rounds, options.prefix)
+        if "backups" in parts:
+            measured["backups"] = bench_backup.measure(options.rounds, options.megabytes)
     except BedError as error:
         print(error, file=sys.stderr)
         return 1
     store(options.result, {part: [row.as_dict() for row in rows] for part, rows in measured.items()})
     for part, rows in measured.items():
-        print(f"\n{bench_tls.PARTS[part]}\n\n{bench_tls.table(rows)}")
+        print(f"\n{ {**bench_tls.PARTS, **bench_backup.PARTS}[part] }\n\n{rows_table(rows)}")
     print(f"\nas JSON: {options.result}")
     return 0
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tools import bed, judges
 from tools.bed import BedError, say
+from tools.bench_rows import Row, Spread
 
 PLAYBOOK = bed.ROOT / "tools" / "edge" / "playbook.yml"
 # In the image of the judges.
@@ -30,43 +30,6 @@ HANDSHAKES = ("python3", "/usr/local/lib/civitas/handshakes.py")
 KEYS = ("ecdsa", "rsa")
 BODIES = {"small": 100, "large": 100_000}
 CONNECTIONS = 16
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median, smallest and largest of several rounds."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Spread:
-        found = sorted(values)
-        return cls(*(round(value, 3) for value in (statistics.median(found), found[0], found[-1])))
-
-
-@dataclass(frozen=True)
-class Row:
-    """One candidate. name: what was measured; unit: of the spread; note: what else there is to know."""
-
-    name: str
-    unit: str
-    spread: Spread
-    note: str = ""
-    extra: Mapping[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def table(rows: Sequence[Row]) -> str:
-    width = max(len(row.name) for row in rows)
-    lines = [f"{'':<{width}} {'median':>10} {'from':>10} {'to':>10}"]
-    for row in rows:
-        numbers = " ".join(f"{value:>10,.{1 if value < 100 else 0}f}" for value in (row.spread.median, row.spread.low, row.spread.high))
-        lines.append(f"{row.name:<{width}} {numbers}  {row.unit}{f'; {row.note}' if row.note else ''}")
-    return "\n".join(lines)
 
 
 # --- certificates

@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import queue
 import re
 import subprocess
 import tempfile
@@ -27,6 +28,8 @@ from ansible_collections.civitas.hosting.plugins.module_utils._backup_format imp
 THREADS = min(2, os.cpu_count() or 1)
 _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 _SPACE_EVERY = 64 * 2**20
+# Of CHUNK bytes each: what is read, digested and packed goes on at once, in threads of its own.
+_BUFFERS = 4
 
 
 class PipeError(Exception):
@@ -70,6 +73,8 @@ class Writer:
         self._plain, self._cipher = hashlib.sha256(), hashlib.sha256()
         self._plain_bytes = self._cipher_bytes = 0
         self._fault: t.Optional[BaseException] = None
+        self._broken = False
+        self._threads: t.List[threading.Thread] = []
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the programs
         self._parts: t.List[subprocess.Popen[bytes]] = []
         try:
@@ -83,13 +88,39 @@ class Writer:
         self._output = t.cast(t.IO[bytes], age.stdout)
         for stream in (self._input, self._output):
             _widen(stream)
-        self._drain = threading.Thread(target=self._collect, daemon=True)
-        self._drain.start()
+        self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[t.Tuple[bytearray, int]] = queue.SimpleQueue()
+        for _number in range(_BUFFERS):
+            self._free.put(bytearray(CHUNK))
+        self._buffer, self._filled = self._free.get(), 0
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._feed, self._collect)]
+        for thread in self._threads:
+            thread.start()
 
     def _start(self, command: t.List[str], source: t.Any) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0)
         self._parts.append(process)
         return process
+
+    def _feed(self) -> None:
+        """Digest what was written, and give it to zstd; an empty buffer is the end."""
+        broken = False
+        while True:
+            buffer, size = self._full.get()
+            view = memoryview(buffer)[:size]
+            try:
+                # What zstd does not take any more is nothing to wait for: who writes learns of it at the next buffer, or at the end.
+                if not broken:
+                    self._plain.update(view)
+                while view and not broken:
+                    view = view[os.write(self._input.fileno(), view) :]
+            except OSError:
+                broken = self._broken = True
+            if not size:
+                with contextlib.suppress(OSError):
+                    self._input.close()
+                return
+            self._free.put(buffer)
 
     def _collect(self) -> None:
         try:
@@ -113,20 +144,36 @@ class Writer:
 
     def write(self, data: t.Union[bytes, bytearray, memoryview]) -> None:
         """Raises PipeError, or what C(room) or the target raised."""
-        self._plain.update(data)
         self._plain_bytes += len(data)
         view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._input.fileno(), view) :]
-        except OSError as error:
-            raise self._failed() from error
+        while view:
+            part = view[: CHUNK - self._filled]
+            self._buffer[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            view = view[len(part) :]
+            if self._filled == CHUNK:
+                self._hand_over()
+        if self._broken:
+            raise self._failed()
+
+    def _hand_over(self) -> None:
+        self._full.put((self._buffer, self._filled))
+        self._buffer, self._filled = self._free.get(), 0
+
+    def _end(self) -> None:
+        """No more is written, and the threads have ended."""
+        if self._threads:
+            if self._filled:
+                self._hand_over()
+            self._full.put((self._buffer, 0))
+            for thread in self._threads:
+                thread.join()
+            self._threads = []
+            self._output.close()
 
     def close(self) -> Member:
         """All is written; the member is whole in its file. Raises as C(write)."""
-        with contextlib.suppress(OSError):
-            self._input.close()
-        self._drain.join()
+        self._end()
         statuses = [part.wait() for part in self._parts]
         if self._fault is not None or any(statuses):
             raise self._failed()
@@ -155,11 +202,7 @@ class Writer:
             part.kill()
         for part in self._parts:
             part.wait()
-        if hasattr(self, "_drain"):
-            self._drain.join()
-            with contextlib.suppress(OSError):
-                self._input.close()
-            self._output.close()
+        self._end()
         with contextlib.suppress(OSError):
             self._target.close()
 

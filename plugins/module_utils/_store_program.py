@@ -18,6 +18,7 @@ import shlex
 import socket
 import statistics
 import sys
+import syslog
 import time
 import typing as t
 
@@ -117,6 +118,10 @@ def main(arguments: t.Sequence[str]) -> int:
     verify = commands.add_parser("verify", help="read sets, and remember which are not what came; a timer runs it")
     verify.add_argument("--oldest", type=int, metavar="N", help="only those N of each host that were not read for the longest time")
     commands.add_parser("retain", help="remove what need not be kept any more; a timer runs it")
+    forget = commands.add_parser("forget", help="remove the sets of before a moment, such as those of test data; as root")
+    forget.add_argument("--host", required=True)
+    forget.add_argument("--before", required=True, metavar="TIME", help="in UTC, such as 2026-11-22T10:00:00Z")
+    forget.add_argument("--remove", action="store_true", help="remove them; without it they are only listed")
     status = commands.add_parser("status", help="what is here, and what is wrong; exit status 1 when something is")
     status.add_argument("--json", action="store_true", help="as JSON")
     options = parser.parse_args(list(arguments))
@@ -141,6 +146,8 @@ def main(arguments: t.Sequence[str]) -> int:
             return _verify(config, options.oldest)
         if options.command == "retain":
             return _retain(config)
+        if options.command == "forget":
+            return _forget(config, options)
         return _status(config, options.json)
     except (ConfigError, StoreError, OSError) as error:
         _say(3, f"civitas-store: {error}")
@@ -298,6 +305,31 @@ def _retain(config: Config) -> int:
             _say(6, f"{name}: {set_id} was removed")
     write_metrics(config, time.time())
     return 1 if failed else 0
+
+
+def _forget(config: Config, options: argparse.Namespace) -> int:
+    """Raises ConfigError, StoreError."""
+    if options.host not in config.hosts:
+        raise ConfigError(f"no host is called {options.host!r} here; there are {', '.join(sorted(config.hosts)) or 'none'}")
+    try:
+        before = form.parse_time(options.before)
+    except ValueError as error:
+        raise ConfigError(f"{options.before!r} is no time; write it in UTC, such as {form.format_time(time.time())}") from error
+    if before > time.time():
+        raise ConfigError(f"{options.before} is in the future")
+    done = retention.forget(_host_store(config, options.host), before, time.time(), options.remove)
+    if done.held:
+        raise StoreError(f"{options.host}: nothing is removed: {done.held} than {options.before}", final=True)
+    for set_id in done.remove:
+        line = f"{options.host}: {set_id} {'was removed, as of before' if options.remove else 'is of before'} {options.before}"
+        _say(6, line)
+        if options.remove:
+            # Who removes backups by hand leaves a trace that is not on the terminal.
+            syslog.syslog(syslog.LOG_NOTICE, f"civitas-store: {line}")
+    if not options.remove and done.remove:
+        _say(6, f"these {len(done.remove)} sets are removed with --remove")
+    write_metrics(config, time.time())
+    return 0
 
 
 # --- figures

@@ -100,13 +100,34 @@ def apply(store: HostStore, rules: Rules, now: float) -> Plan:
         sets = {one.set_id: one for one in store.sets()}
         chosen = plan([kept(one) for one in sets.values()], rules, now)
         for set_id in chosen.remove:
-            one = sets[set_id]
-            # First it is known that it was here, then it is no set any more, then its space is free.
-            with open(os.path.join(store.removed, set_id), "w", encoding="utf-8") as file:
-                json.dump({"sha256": one.manifest.sha256, "arrival": one.arrival, "removed": now}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            leaving = os.path.join(store.staging, f"removing-{set_id}")
-            os.rename(one.path, leaving)
-            shutil.rmtree(leaving)
+            _remove(store, sets[set_id], now)
         return chosen
+
+
+def plan_before(sets: t.Sequence[Kept], before: float) -> Plan:
+    """Choose what is older than a moment, such as that on which test data were removed."""
+    old = [one.set_id for one in sorted(sets, key=lambda one: (one.moment, one.set_id)) if one.moment < before]
+    if not any(one.good and one.fresh >= before for one in sets):
+        return Plan([], "there is no good set that is newer")
+    return Plan(old, "")
+
+
+def forget(store: HostStore, before: float, now: float, change: bool) -> Plan:
+    """Remove the sets that are older than a moment, whatever the rules say, or only say which. Raises StoreError, OSError."""
+    with store.locked():
+        sets = {one.set_id: one for one in store.sets()}
+        chosen = plan_before([kept(one) for one in sets.values()], before)
+        for set_id in chosen.remove if change else []:
+            _remove(store, sets[set_id], now)
+        return chosen
+
+
+def _remove(store: HostStore, one: StoredSet, now: float) -> None:
+    # First it is known that it was here, then it is no set any more, then its space is free.
+    with open(os.path.join(store.removed, one.set_id), "w", encoding="utf-8") as file:
+        json.dump({"sha256": one.manifest.sha256, "arrival": one.arrival, "removed": now}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    leaving = os.path.join(store.staging, f"removing-{one.set_id}")
+    os.rename(one.path, leaving)
+    shutil.rmtree(leaving)

@@ -124,3 +124,31 @@ def test_an_old_set_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert program.main(["--config", file, "status"]) == 1
     assert "records1: the newest good set is 30 hours old" in capsys.readouterr().err
     assert 'civitas_store_newest_missing{sender="records1"} 1\n' in (pair.base / "store.prom").read_text()
+
+
+def test_sets_of_before_a_moment_are_listed_and_then_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = Pair(tmp_path)
+    now = time.time()
+    old = [pair.keep(now - 3 * DAY).name, pair.keep(now - 2 * DAY).name]
+    config = write(tmp_path / "store.json", settings(pair.base, [pair.host.signer]))
+    moment = ["--before", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - DAY))]
+    forget = ["--config", config, "forget", "--host", "records1", *moment]
+    # Without a newer one they are all that there is.
+    assert program.main([*forget, "--remove"]) == 1 and len(pair.sets()) == 2
+    assert "no good set that is newer" in capsys.readouterr().err
+    new = pair.keep(now).name
+    assert program.main(forget) == 0 and len(pair.sets()) == 3
+    said = capsys.readouterr().out
+    assert all(name in said for name in old) and new not in said and "--remove" in said
+    assert program.main([*forget, "--remove"]) == 0
+    assert [one.set_id for one in pair.sets()] == [new] and "was removed" in capsys.readouterr().out
+    # They do not come back, and doing it again changes nothing.
+    assert sorted(path.name for path in (pair.base / "hosts/records1/removed").iterdir()) == sorted(old)
+    assert program.main([*forget, "--remove"]) == 0 and len(pair.sets()) == 1
+    for wrong, message in (
+        (["--host", "records2", *moment], "no host is called"),
+        (["--host", "records1", "--before", "yesterday"], "no time"),
+        (["--host", "records1", "--before", "2999-01-01T00:00:00Z"], "in the future"),
+    ):
+        assert program.main(["--config", config, "forget", *wrong, "--remove"]) == 1
+        assert message in capsys.readouterr().err

@@ -7,7 +7,7 @@ import random
 import time
 
 import pytest
-from ansible_collections.civitas.hosting.plugins.module_utils._store_retention import DAY, PRESETS, Kept, Rules, plan
+from ansible_collections.civitas.hosting.plugins.module_utils._store_retention import DAY, PRESETS, Kept, Rules, plan, plan_before
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,3 +133,14 @@ def test_whatever_comes(found: list[tuple[float, float, bool]], rules: Rules, no
         assert newest.good and now - max(kept.fresh for kept in good) <= rules.newest_hours * 3600
     # Nothing more goes when it runs again.
     assert plan([kept for kept in sets if kept.set_id not in gone], rules, now).remove == []
+
+
+def test_what_is_older_than_a_moment_goes_when_a_newer_good_set_is_there() -> None:
+    day = [one(f"{number}", START + number * DAY, good=number != 3) for number in range(5)]
+    assert plan_before(day, START + 3 * DAY) == (["0", "1", "2"], "")
+    assert plan_before(day, START) == ([], "")
+    assert plan_before(day[:4], START + 3 * DAY) == ([], "there is no good set that is newer")
+    assert plan_before([], START).remove == []
+    # A set that claims to be newer than it is counts by its arrival, as everywhere.
+    liar = Kept("9", START, START + 9 * DAY, START, True)
+    assert plan_before([*day[:3], liar], START + 4 * DAY).remove == []

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tools import bench, bench_tls
-from tools.bench_tls import Row, Spread
+from tools import bench, bench_rows
+from tools.bench_rows import Row, Spread
 
 
 def test_median_and_spread() -> None:
@@ -19,7 +19,7 @@ def test_median_and_spread() -> None:
 
 def test_the_table_says_median_range_unit_and_note() -> None:
     rows = [Row("edge, ecdsa", "handshakes/s", Spread(1234.5, 1000.0, 2000.0), "549 µs"), Row("10 MB", "ms", Spread(1.25, 1.0, 2.0))]
-    assert [line.split() for line in bench_tls.table(rows).splitlines()] == [
+    assert [line.split() for line in bench_rows.table(rows).splitlines()] == [
         ["median", "from", "to"],
         ["edge,", "ecdsa", "1,234", "1,000", "2,000", "handshakes/s;", "549", "µs"],
         ["10", "MB", "1.2", "1.0", "2.0", "ms"],
@@ -45,4 +45,4 @@ def test_a_broken_file_of_figures_is_replaced(tmp_path: Path) -> None:
 def test_an_unknown_part_is_named_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["chains", "handshake"])
-    assert "there is no part handshake; write some of: runs, chains, handshakes, requests" in capsys.readouterr().err
+    assert "there is no part handshake; write some of: runs, chains, handshakes, requests, backups" in capsys.readouterr().err
