@@ -24,7 +24,7 @@ options:
     description: Which kind of declaration.
     required: true
     type: string
-    choices: [packages, ports, checks, secrets, certificates, databases, sites, networks, artifacts, destinations, clients, alerts]
+    choices: [packages, ports, checks, secrets, certificates, databases, sites, networks, artifacts, destinations, clients, alerts, data]
   host:
     description:
       - A host of the inventory whose variables take the place of this host's. What is known only when that host was asked is not there,

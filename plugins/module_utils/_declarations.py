@@ -29,6 +29,7 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "destinations": ("name", "from", "purpose"),
     "clients": ("name", "process", "purpose"),
     "alerts": ("name", "severity", "text", "runbook"),
+    "data": ("name", "path"),
 }
 
 PORT_SOURCES = ("public", "admin", "cluster", "monitoring", "containers", "loopback")
