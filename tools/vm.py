@@ -42,8 +42,8 @@ DATA_MEGABYTES = 320
 PACKAGES = [
     "linux-image-cloud-amd64", "systemd-sysv", "dbus", "openssh-server", "python3", "python3-apt", "sudo", "iproute2", "procps",
     "ca-certificates", "apparmor", "auditd", "chrony", "logrotate", "needrestart", "tzdata", "unattended-upgrades", "libpam-pwquality",
-    "cracklib-runtime", "nftables", "conntrack", "libpam-google-authenticator", "age", "qrencode", "e2fsprogs", "xfsprogs", "cryptsetup-bin",
-    "clevis", "clevis-luks", "clevis-tpm2", "tang", "cloud-guest-utils", "fdisk",
+    "cracklib-runtime", "nftables", "conntrack", "libpam-google-authenticator", "age", "qrencode", "e2fsprogs", "xfsprogs",
+    "cryptsetup-bin", "clevis", "clevis-luks", "clevis-tpm2", "tang", "cloud-guest-utils", "fdisk",
 ]  # fmt: skip
 # Program -> package.
 PROGRAMS = {
@@ -276,7 +276,9 @@ def _start_tpm(name: str) -> None:
     state = _beside(name, "tpm")
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
-    bed.run("swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--ctrl", f"type=unixio,path={state}/socket", "--terminate", "--daemon")
+    bed.run(
+        "swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--ctrl", f"type=unixio,path={state}/socket", "--terminate", "--daemon"
+    )
 
 
 def grow(name: str, megabytes: int) -> None:
@@ -285,7 +287,10 @@ def grow(name: str, megabytes: int) -> None:
         end.settimeout(30)
         end.connect(str(_beside(name, "qmp")))
         stream = end.makefile("rw", encoding="utf-8")
-        for command in ({"execute": "qmp_capabilities"}, {"execute": "block_resize", "arguments": {"device": "data", "size": megabytes << 20}}):
+        for command in (
+            {"execute": "qmp_capabilities"},
+            {"execute": "block_resize", "arguments": {"device": "data", "size": megabytes << 20}},
+        ):
             stream.write(json.dumps(command) + "\n")
             stream.flush()
             while True:

@@ -30,6 +30,7 @@ AT_ONCE = 12
 _LARGEST = 8192
 _NAMES = (re.compile(r"luks|crypt|disk|volume", re.I), re.compile(r"key|pass|secret", re.I))
 _OTHER_KEYS = re.compile(r"-----BEGIN|age-encryption|AGE-SECRET-KEY|\$ANSIBLE_VAULT|ssh-")
+_PROGRAMS = (".py", ".pyc", ".so")
 _IN_MEMORY = ("tmpfs", "ramfs", "proc", "sysfs", "devtmpfs")
 
 
@@ -55,14 +56,20 @@ def candidates(places: t.Sequence[str], named: t.Sequence[str], skip: t.Sequence
 
 
 def _like_a_key(path: str) -> bool:
+    """Whether a file may be a key as a whole: a line of text, or no text at all."""
     try:
         about = os.lstat(path)
-        if not stat.S_ISREG(about.st_mode) or not 8 <= about.st_size <= _LARGEST:
+        if not stat.S_ISREG(about.st_mode) or not 8 <= about.st_size <= _LARGEST or path.endswith(_PROGRAMS):
             return False
         with open(path, "rb") as file:
-            return not _OTHER_KEYS.search(file.read(200).decode("latin-1"))
+            content = file.read(_LARGEST)
     except OSError:
         return False
+    try:
+        text = content.decode("ascii")
+    except UnicodeDecodeError:
+        return True
+    return len(text.strip().splitlines()) == 1 and not _OTHER_KEYS.search(text)
 
 
 def named_files(crypttab: str, cmdline: str) -> t.List[str]:
@@ -87,7 +94,7 @@ def opens(node: str, path: str, runner: Run = state.run) -> bool:
     except OSError:
         return False
     words = ["cryptsetup", "open", "--test-passphrase", "--type", "luks2", "--key-file", "-", node]
-    return any(runner(words, key).status == 0 for key in dict.fromkeys((content, content.rstrip(b"\r\n"))) if key)
+    return any(runner(words, key).status == 0 for key in dict.fromkeys((content.rstrip(b"\r\n"), content)) if key)
 
 
 class Tried:

@@ -61,13 +61,16 @@ def test_files_that_look_like_keys(tmp_path):
         "key.large": "x" * 9000,
         "volume/key": "x" * 20,
         "named": "x",
+        "passwd": "root:x:0:0\ndaemon:x:1:1\n",
+        "key.pyc": "x" * 20,
     }.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
+    (tmp_path / "key.bin").write_bytes(b"\xff\n" * 20)
     (tmp_path / "key.link").symlink_to(tmp_path / "a" / "notes")
     found = keys.candidates([str(tmp_path)], [f"{tmp_path}/named", f"{tmp_path}/none"], skip=[f"{tmp_path}/volume"])
-    assert found == [f"{tmp_path}/{name}" for name in ("named", "disk-encryption.txt", "a/api_key")]
+    assert found == [f"{tmp_path}/{name}" for name in ("named", "disk-encryption.txt", "a/api_key", "key.bin")]
 
 
 def test_files_that_the_system_names():
@@ -85,9 +88,9 @@ def test_a_file_opens_with_or_without_its_line_break(tmp_path):
         return Done(0 if key == b"secret" else 2, "", "")
 
     (tmp_path / "key").write_text("secret\n")
-    assert keys.opens("/dev/vdb", f"{tmp_path}/key", cryptsetup) and given == [b"secret\n", b"secret"]
-    (tmp_path / "key").write_text("other")
-    assert not keys.opens("/dev/vdb", f"{tmp_path}/key", cryptsetup) and given[2:] == [b"other"]
+    assert keys.opens("/dev/vdb", f"{tmp_path}/key", cryptsetup) and given == [b"secret"]
+    (tmp_path / "key").write_text("other\n")
+    assert not keys.opens("/dev/vdb", f"{tmp_path}/key", cryptsetup) and given[1:] == [b"other", b"other\n"]
     assert not keys.opens("/dev/vdb", f"{tmp_path}/none", cryptsetup)
 
 
