@@ -141,6 +141,12 @@ def judge(wanted: Wanted, device: Device) -> str:
         if systems and systems[0].kind != wanted.filesystem:
             raise VolumeError(f"{place} has the file system {systems[0].kind}; write data_volume_filesystem: {systems[0].kind}")
         return "use"
+    if (wanted.recorded or wanted.headers) and not (device.signatures or device.children or device.mountpoints):
+        known = f"the file system {wanted.recorded}" if wanted.recorded else f"an encrypted volume ({wanted.headers[0]})"
+        raise VolumeError(
+            f"{place} has neither header nor file system, and this host had {known}. When its header was lost, bring back the backup; when the disk is a new one, "
+            f"make the host forget the old one. Both as {_RUNBOOK} says"
+        )
     if not device.blank or device.mountpoints:
         used = f", mounted at {', '.join(device.mountpoints)}" if device.mountpoints else ""
         advice = (
@@ -151,12 +157,6 @@ def judge(wanted: Wanted, device: Device) -> str:
         raise VolumeError(
             f"{place} holds {device.contents}{used}, and is not touched: {advice}. "
             f"When nobody needs what is on it, empty it by hand as {_RUNBOOK} says"
-        )
-    if wanted.recorded or wanted.headers:
-        known = f"the file system {wanted.recorded}" if wanted.recorded else f"an encrypted volume ({wanted.headers[0]})"
-        raise VolumeError(
-            f"{place} is empty, and this host had {known}. When its header was lost, bring back the backup; when the disk is a new one, "
-            f"make the host forget the old one. Both as {_RUNBOOK} says"
         )
     if not wanted.initialize:
         raise VolumeError(
