@@ -6,6 +6,7 @@ temporary overlay and leaves it as it was.
 
     python -m tools.vm start NAME         a machine that is ready when the command returns; prints how to log in, as JSON
     python -m tools.vm wait NAME          until it has booted (again) and lets the automation in
+    python -m tools.vm grow NAME SIZE     its data disk becomes larger while it runs, to SIZE megabytes
     python -m tools.vm remove NAME ...    their end
     python -m tools.vm down               the end of every machine of this checkout
 """
@@ -20,6 +21,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,14 +36,23 @@ KEY = HOME / "id_ed25519"
 CODENAME = "bookworm"
 MEMORY = 1536
 SIZE = "6G"
+# An empty disk beside that of the system, /dev/disk/by-id/virtio-civitas-data there. XFS takes no smaller one.
+DATA_MEGABYTES = 320
 # Beside a bare server: what the roles install. That they do so is proven in containers, where it takes seconds and not minutes.
 PACKAGES = [
     "linux-image-cloud-amd64", "systemd-sysv", "dbus", "openssh-server", "python3", "python3-apt", "sudo", "iproute2", "procps",
     "ca-certificates", "apparmor", "auditd", "chrony", "logrotate", "needrestart", "tzdata", "unattended-upgrades", "libpam-pwquality",
-    "cracklib-runtime", "nftables", "conntrack", "libpam-google-authenticator", "age", "qrencode",
+    "cracklib-runtime", "nftables", "conntrack", "libpam-google-authenticator", "age", "qrencode", "e2fsprogs", "xfsprogs",
+    "cryptsetup-bin", "clevis", "clevis-luks", "clevis-tpm2", "tang", "cloud-guest-utils", "fdisk",
 ]  # fmt: skip
 # Program -> package.
-PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mmdebstrap": "mmdebstrap", "mkfs.ext4": "e2fsprogs", "ssh-keygen": "openssh-client"}
+PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "mmdebstrap": "mmdebstrap",
+    "mkfs.ext4": "e2fsprogs",
+    "ssh-keygen": "openssh-client",
+    "swtpm": "swtpm",
+}
 # $1: the root of the image, $2: the public key that opens it.
 CUSTOMIZE = """
 set -e
@@ -53,7 +64,7 @@ chroot "$root" chown -R deploy:deploy /srv/deploy/.ssh
 printf 'deploy ALL=(ALL) NOPASSWD: ALL\\n' > "$root/etc/sudoers.d/deploy"
 printf '[Match]\\nName=eth0\\n[Network]\\nDHCP=ipv4\\n' > "$root/etc/systemd/network/eth0.network"
 # As the roles install packages: what they want to run, they start.
-chroot "$root" systemctl disable auditd.service chrony.service
+chroot "$root" systemctl disable auditd.service chrony.service tangd.socket
 # Nobody outside may know the time, and codes need it.
 cat > "$root/etc/systemd/system/time-server.service" <<'UNIT'
 [Unit]
@@ -213,8 +224,12 @@ def start(name: str) -> None:
     began = time.monotonic()
     bed.LOGS.mkdir(parents=True, exist_ok=True)
     ports = login(name)
+    data = _beside(name, "data")
+    with data.open("wb") as handle:
+        handle.truncate(DATA_MEGABYTES << 20)
     forwards = f"hostfwd=tcp:127.0.0.1:{ports['port']}-:22,hostfwd=tcp:127.0.0.1:{ports['probe_port']}-:8080"
     try:
+        _start_tpm(name)
         bed.run(
             "qemu-system-x86_64", "-name", name, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY),
             "-display", "none", "-serial", f"file:{_log(name)}", "-daemonize", "-pidfile", str(HOME / f"{name}.pid"),
@@ -222,7 +237,13 @@ def start(name: str) -> None:
             # Guards against leaks of a real processor; here they only cost time.
             "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet mitigations=off",
             # The overlay of a run is a file that nobody sees: it ends with the process.
-            "-drive", f"file={folder / 'disk'},format=raw,if=virtio,snapshot=on,cache=unsafe",
+            "-drive", f"file={folder / 'disk'},format=raw,if=none,id=system,snapshot=on,cache=unsafe",
+            # The first one is /dev/vda.
+            "-device", "virtio-blk-pci,drive=system",
+            "-drive", f"file={data},format=raw,if=none,id=data,cache=unsafe,discard=unmap",
+            "-device", "virtio-blk-pci,drive=data,serial=civitas-data", "-qmp", f"unix:{_beside(name, 'qmp')},server=on,wait=off",
+            "-chardev", f"socket,id=tpm,path={_beside(name, 'tpm')}/socket", "-tpmdev", "emulator,id=tpm,chardev=tpm",
+            "-device", "tpm-tis,tpmdev=tpm",
             "-netdev", f"user,id=net,{forwards}", "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
             timeout=60,
         )  # fmt: skip
@@ -240,6 +261,44 @@ def remove(*names: str) -> None:
             os.kill(number, signal.SIGKILL)
             bed.wait_for(f"The end of {name}", functools.partial(lambda one: not _pid(one), name), 30)
         (HOME / f"{name}.pid").unlink(missing_ok=True)
+        _beside(name, "data").unlink(missing_ok=True)
+        _beside(name, "qmp").unlink(missing_ok=True)
+        shutil.rmtree(_beside(name, "tpm"), ignore_errors=True)
+
+
+def _beside(name: str, what: str) -> Path:
+    """What a machine has beside the disk of its system."""
+    return HOME / f"{name}.{what}"
+
+
+def _start_tpm(name: str) -> None:
+    """The TPM of a machine, which ends with it."""
+    state = _beside(name, "tpm")
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(parents=True)
+    bed.run(
+        "swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--ctrl", f"type=unixio,path={state}/socket", "--terminate", "--daemon"
+    )
+
+
+def grow(name: str, megabytes: int) -> None:
+    """Make the data disk of a running machine larger."""
+    with socket.socket(socket.AF_UNIX) as end:
+        end.settimeout(30)
+        end.connect(str(_beside(name, "qmp")))
+        stream = end.makefile("rw", encoding="utf-8")
+        for command in (
+            {"execute": "qmp_capabilities"},
+            {"execute": "block_resize", "arguments": {"device": "data", "size": megabytes << 20}},
+        ):
+            stream.write(json.dumps(command) + "\n")
+            stream.flush()
+            while True:
+                answer = json.loads(stream.readline())
+                if "error" in answer:
+                    raise BedError(f"The disk of {name} does not grow: {answer['error'].get('desc')}")
+                if "return" in answer:
+                    break
 
 
 def leftovers() -> list[str]:
@@ -255,6 +314,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("start", help="start a machine and wait for it").add_argument("name")
     commands.add_parser("wait", help="wait until a machine has booted").add_argument("name")
+    growing = commands.add_parser("grow", help="make the data disk larger")
+    growing.add_argument("name")
+    growing.add_argument("megabytes", type=int)
     commands.add_parser("remove", help="end machines").add_argument("name", nargs="+")
     commands.add_parser("down", help="end every machine of this checkout")
     options = parser.parse_args(argv)
@@ -266,6 +328,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(login(options.name)))
         elif options.command == "wait":
             wait_ready(options.name)
+        elif options.command == "grow":
+            grow(options.name, options.megabytes)
         elif options.command == "remove":
             remove(*options.name)
         else:

@@ -39,6 +39,7 @@ options:
       - alerts
       - backups
       - writers
+      - data
   host:
     description:
       - A host of the inventory whose variables take the place of this host's. What is known only when that host was asked is not there,

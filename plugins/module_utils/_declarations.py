@@ -31,6 +31,7 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
     "alerts": ("name", "severity", "text", "runbook"),
     "backups": ("name", "type"),
     "writers": ("name", "units", "projects"),
+    "data": ("name", "path"),
 }
 
 # What a backup holds, and the further keys that each type must have.

@@ -54,6 +54,7 @@ NEEDED_GROUPS = {
 }
 MONITORING_MODES = ("light", "full")
 _BACKUP_KEYS = ("recipients", "quota_gigabytes", "retention", "schedule", "bandwidth_kib", "directory", "mount")
+_DATA_VOLUME_KEYS = ("device", "path", "filesystem", "initialize", "encryption")
 _MONITORING_KEYS = ("page_name", "page_users", "page_networks", "heartbeat_secret", "probes", "runbooks")
 WAY_IN = frozenset(f"civitas_{name}" for name in ("admin_networks", "automation", "bastion", "break_glass", "people"))
 # What is a host's own.
@@ -550,6 +551,27 @@ def check_backup(value: t.Any) -> Finding:
     return None
 
 
+def check_data_volume(value: t.Any) -> Finding:
+    """Does it say which disk, without a passphrase? What else it holds the role judges."""
+    advice = "Write a mapping such as {device: /dev/disk/by-id/scsi-data, encryption: {by: operator}}."
+    if not isinstance(value, dict):
+        return (f"is {in_words(value)} and not a mapping", advice)
+    if not value.get("device"):
+        return ("lacks device", advice)
+    unknown = _unknown_key(value, _DATA_VOLUME_KEYS)
+    if unknown:
+        return unknown
+    encryption = value.get("encryption", {})
+    if not isinstance(encryption, dict):
+        return (f"has an encryption that is {in_words(encryption)} and not a mapping", "Write {by: operator}, or leave it out.")
+    if "passphrase" in encryption:
+        return (
+            "has a passphrase, and the inventory is no place for a secret",
+            "Leave it out. It is made in the secrets file, data_volume_passphrase_ and the name of the host.",
+        )
+    return None
+
+
 def judges_itself(host: Host, hosts: t.Sequence[Host]) -> bool:
     """Is a host judged by itself, and not by one that watches it?"""
     watched = any(MONITORING_GROUP in other.groups for other in hosts)
@@ -684,6 +706,7 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_monitoring": SiteVariable(False, check_monitoring, "{page_users: [anna], heartbeat_secret: heartbeat_url}"),
         "civitas_monitoring_mode": SiteVariable(False, lambda value: check_choice(value, MONITORING_MODES), "full"),
         "civitas_heartbeat_secret": SiteVariable(False, check_secret_name, "heartbeat_records_url"),
+        "civitas_data_volume": SiteVariable(False, check_data_volume, "{device: /dev/disk/by-id/scsi-data, encryption: {by: operator}}"),
         "civitas_second_factor": SiteVariable(False, check_switch, "true"),
         "civitas_admin_networks": SiteVariable(True, check_networks, "[192.0.2.0/24]"),
         "civitas_egress": SiteVariable(False, lambda value: check_choice(value, EGRESS), "restricted"),

@@ -360,6 +360,11 @@ RELAY = {"host": "mail.example.org", "from": "logins@example.org", "to": ["admin
         ("civitas_address", "127.0.0.1", "no other host reaches that"),
         ("civitas_monitoring_mode", "heavy", "light, full"),
         ("civitas_heartbeat_secret", "https://outside.example.org/canary", "is no name of a secret"),
+        ("civitas_data_volume", "/dev/sdb", "is a text and not a mapping"),
+        ("civitas_data_volume", {"path": "/srv/data"}, "lacks device"),
+        ("civitas_data_volume", {"device": "LABEL=data", "filesytem": "xfs"}, "did you mean filesystem?"),
+        ("civitas_data_volume", {"device": "LABEL=data", "encryption": "operator"}, "has an encryption that is a text"),
+        ("civitas_data_volume", {"device": "LABEL=data", "encryption": {"by": "operator", "passphrase": "canary"}}, "has a passphrase"),
         ("civitas_monitoring", {"page_user": ["anna"]}, "did you mean page_users?"),
         ("civitas_monitoring", {"page_users": [{"name": "anna", "password": "canary"}]}, "no list of names"),
         ("civitas_monitoring", {"probes": "https://x.example.org/"}, "has probes that are a text and no list of mappings"),
@@ -384,6 +389,7 @@ def test_good_variables_of_the_way_in():
     values = {"civitas_admin_networks": ["192.0.2.0/24", "2001:db8::1"], "civitas_people": [], "civitas_egress": "open"}
     values["civitas_announce_smtp"] = {**RELAY, "user": "logins", "password_secret": "announce_smtp_password", "port": 2525}
     values["civitas_announce_webhook"] = {"url_secret": "announce_webhook_url", "format": "slack"}
+    values["civitas_data_volume"] = {"device": "LABEL=data", "initialize": True, "encryption": {"by": "operator"}}
     values["civitas_monitoring"] = {"page_users": ["anna"], "heartbeat_secret": "heartbeat_url", "probes": []}
     values.update(civitas_monitoring_mode="light", civitas_address="2001:db8::7", civitas_heartbeat_secret="heartbeat_url")
     assert rules.check_site_variables(host(**values), VARIABLES) == []
