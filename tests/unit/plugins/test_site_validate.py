@@ -32,6 +32,8 @@ OPTIONS = {
     "logs": {},
     "backup": {},
     "backup_store": {},
+    "restore": {},
+    "restore_drill": {},
     "bastion": {"bastion_sessions": {"type": "int"}},
     "docker": {
         "docker_source": {"type": "str"},
