@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ended on the server rings on the host that watches, and is quiet again afterwards. That people hear it the scenario monitoring shows.
+"""What ended on the server rings on the host that watches, and is quiet again afterwards. That people hear it is shown elsewhere.
 
-Its name is the last one, as the alarm takes minutes to ring.
+It comes late among the tests, as the alarm takes minutes to ring.
 """
 
 from __future__ import annotations
