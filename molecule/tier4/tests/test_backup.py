@@ -38,7 +38,7 @@ def test_the_first_set_came_with_the_site(host, vault):
     manifest = json.loads(vault.check_output(f"cat /srv/backup/hosts/{server}/sets/{first['set']}/manifest.json"))
     assert {(source["kind"], source["name"]) for source in manifest["sources"]} == {("postgres", "main"), ("files", "settings")}
     databases = {database["name"] for source in manifest["sources"] if source["kind"] == "postgres" for database in source["databases"]}
-    assert databases == {"demo"}
+    assert databases == {"kinto"}
     assert manifest["recipients"] == [(DIRECTORY / "recipient").read_text().strip()]
     assert "15 days" in vault.check_output("cat /etc/civitas/store.json")
     assert host.service("civitas-backup.timer").is_enabled and host.service("civitas-backup.timer").is_running

@@ -149,7 +149,7 @@ def asked(watch, path):
 
 def test_the_server_is_watched_by_what_all_its_roles_declare(host):
     watch = another(host, "monitoring")
-    server, gate = host.backend.get_hostname(), another(host, "bastion").backend.name
+    server, light = host.backend.get_hostname(), [another(host, group).backend.name for group in ("bastion", "backup")]
     jobs = [("node", server), ("postgres", server), ("nginx", server), ("node", watch.backend.name), ("nginx", watch.backend.name)]
     wanted = dict.fromkeys(jobs, "1")
 
@@ -168,9 +168,9 @@ def test_the_server_is_watched_by_what_all_its_roles_declare(host):
     assert {"DiskHalfFull", "ContainerDown", "MailLate", "CertificateEnded", "SecondFactorMissing"} <= of_server
     assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
     assert float(asked(watch, "query?query=sum(nginx_connections_accepted)")["result"][0]["value"][1]) > 0
-    # The site answers by its public names with a certificate that its people trust, and the bastion is there.
+    # The site answers by its public names with a certificate that its people trust, and the hosts that judge themselves are there.
     probed = {item["metric"]["probe"]: item["value"][1] for item in asked(watch, "query?query=probe_success")["result"]}
-    assert probed == {"records.example.org": "1", "www.records.example.org": "1", f"ping-{gate}": "1"}
+    assert probed == dict.fromkeys(["records.example.org", "www.records.example.org", *(f"ping-{name}" for name in light)], "1")
     config = json.loads(watch.check_output("cat /etc/civitas/site-alerts.json"))
     assert [set(receiver) - {"name"} for receiver in config["receivers"]] == [{"email"}, {"webhook"}]
 

@@ -63,7 +63,7 @@ def playbook(name: str, **values: object) -> subprocess.CompletedProcess[str]:
 
 def rows(host) -> list[str]:
     """The tables of the application with the number and a digest of their rows."""
-    return host.check_output('runuser -u postgres -- psql -XAtq -d demo -c "%s"' % COUNTED.replace("%", "%%")).splitlines()
+    return host.check_output('runuser -u postgres -- psql -XAtq -d kinto -c "%s"' % COUNTED.replace("%", "%%")).splitlines()
 
 
 def secrets() -> dict[str, str]:
