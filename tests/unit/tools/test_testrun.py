@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from tools.testrun import FAILED, PASSED, SKIPPED, Result, table, what_failed
+import pytest
+
+from tools.testrun import FAILED, LONG, PASSED, SKIPPED, Result, Skip, in_time, table, turns, what_failed
 
 LOG = """
 TASK [Refused as it should be] ***
@@ -42,3 +44,20 @@ def test_what_failed_is_read_last() -> None:
     lines = table([Result("lint", FAILED, reason="mypy"), Result("unit", PASSED), Result("molecule/vm", SKIPPED)]).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["unit", "molecule/vm", "lint"]
     assert lines[3].endswith("mypy") and lines[-1] == "1 passed, 1 failed, 1 skipped"
+
+
+def test_the_long_ones_begin_and_the_others_take_turns() -> None:
+    names = ["tls", "vm", "nginx", "acme", "tier4", "base", "docker"]
+    orders = {tuple(turns(names, f"commit {number}")) for number in range(20)}
+    assert len(orders) > 5
+    for order in orders:
+        assert sorted(order) == sorted(names)
+        assert set(order[:2]) == {"vm", "tier4"} <= set(LONG)
+    assert turns(names, "a") == turns(names, "a")
+
+
+def test_what_there_is_no_time_for_is_skipped_by_name() -> None:
+    assert in_time("tls", lambda: "done", minutes=0) == "done"
+    assert in_time("tls", lambda: "done", minutes=1e6) == "done"
+    with pytest.raises(Skip, match=r"no time was left after 1e-09 minutes; make molecule S=tls"):
+        in_time("tls", lambda: "done", minutes=1e-9)
