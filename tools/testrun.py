@@ -7,7 +7,9 @@
     python -m tools.testrun --do converge molecule/postgres   one Molecule command instead of the whole sequence; hosts stay
 
 Two scenarios run at a time, and one that mostly waits beside them; so do lint, sanity and unit. When everything is asked for, none begins
-later than 58 minutes after the start (CIVITAS_TEST_MINUTES; 0 for no end); what is left out is named as skipped. The output of each lies in .cache/logs/.
+later than 58 minutes after the start (CIVITAS_TEST_MINUTES; 0 for no end); what is left out is named as skipped.
+
+The output of each lies in .cache/logs/.
 The last line is `N passed, N failed, N skipped`.
 """
 
