@@ -3,6 +3,7 @@
 
     runs         a single server: a check of the fresh host, the first run, a check and a run when nothing changes; the way in alone
                  (base, access, firewall) with 50 people, first and when nothing changes
+    site         the site of four hosts of molecule/tier4, first run and when nothing changes, of one, two and four hosts of it
     chains       milliseconds until certificates that are handed in are accepted or refused
     handshakes   TLS handshakes a second: ECDSA, RSA, the distribution's nginx
     requests     requests a second through the edge and without it
@@ -31,7 +32,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tools import bed, bench_backup, bench_tls
+from tools import bed, bench_backup, bench_tls, testrun
 from tools.bed import BedError, say
 from tools.bench_rows import Peak
 from tools.bench_rows import table as rows_table
@@ -126,6 +127,38 @@ def bench(on_demo: bool) -> list[Figures]:
     return results
 
 
+def bench_site() -> list[Figures]:
+    """The site of molecule/tier4, from nothing. What a further host costs is seen when nothing changes."""
+    folder = bed.CACHE / "molecule" / "tier4"
+    environment = {**testrun.environment(), "MOLECULE_EPHEMERAL_DIRECTORY": str(folder)}
+    molecule = [str(testrun.BIN / "molecule")]
+    results = []
+    try:
+        for step in ("destroy", "create", "prepare"):
+            say(f"bench: {step} the site")
+            bed.run(*molecule, step, "-s", "tier4", env=environment, timeout=1200)
+        ansible = {
+            **environment,
+            "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
+            "ANSIBLE_VAULT_PASSWORD_FILE": str(bed.ROOT / "tests/fixtures/vault-password"),
+            "MOLECULE_PROJECT_DIRECTORY": str(bed.ROOT),
+        }
+        command = [str(testrun.BIN / "ansible-playbook"), "-i", str(folder / "inventory"), str(bed.ROOT / "molecule/tier4/converge.yml")]
+        hosts = {group: f"{bed.CHECKOUT}-tier4-{name}" for group, name in (("server", "debian12"), ("backup", "vault"))}
+        runs = {
+            "four hosts, first run": [],
+            "four hosts, second run": [],
+            "two hosts, second run": ["--limit", f"localhost,{hosts['server']},{hosts['backup']}"],
+            "one host, second run": ["--limit", f"localhost,{hosts['server']}"],
+        }
+        for name, limit in runs.items():
+            say(f"bench: {name}")
+            results.append(measure(name, [*command, *limit], ansible))
+    finally:
+        bed.run(*molecule, "destroy", "-s", "tier4", env=environment, timeout=600, check=False)
+    return results
+
+
 def crowd(directory: Path, size: int = 50) -> Path:
     """A file of variables with so many people, each with a key of their own."""
     people = []
@@ -152,7 +185,7 @@ def store(path: Path, parts: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench")
-    choices = ("runs", *bench_tls.PARTS, *bench_backup.PARTS)
+    choices = ("runs", "site", *bench_tls.PARTS, *bench_backup.PARTS)
     parser.add_argument("part", nargs="*", help=f"{', '.join(choices)}; default: all")
     parser.add_argument("--demo", action="store_true", help="measure the runs on the running demonstration server")
     parser.add_argument("--seconds", type=float, default=3, help="length of a round of chains, handshakes and requests (default: 3)")
@@ -172,6 +205,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             for each in figures:
                 if each.run.endswith("second run"):
                     print(f"per module, {each.run}: " + ", ".join(f"{module} {count}" for module, count in each.calls.items()))
+        if "site" in parts:
+            figures = bench_site()
+            store(options.result, {"site": [asdict(each) for each in figures]})
+            print(f"\nruns of a site of four hosts\n\n{table(figures)}")
         measured = bench_tls.measure(parts, options.seconds, options.rounds, options.prefix)
         if "backups" in parts:
             measured["backups"] = bench_backup.measure(options.rounds, options.megabytes)

@@ -77,9 +77,10 @@ _running: set[subprocess.Popen[bytes]] = set()
 _stopping = threading.Event()
 
 
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    environment.update(
+def environment() -> dict[str, str]:
+    """In what Molecule and the tests run."""
+    found = dict(os.environ)
+    found.update(
         PATH=f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
         PYTHONPATH=str(ROOT),
         ANSIBLE_COLLECTIONS_PATH=str(CACHE / "collections"),
@@ -93,7 +94,7 @@ def _environment() -> dict[str, str]:
         MOLECULE_GLOB="molecule/*/molecule.yml",
         CIVITAS_BED_ID=bed.CHECKOUT,
     )
-    return environment
+    return found
 
 
 def execute(
@@ -115,7 +116,7 @@ def execute(
             stdout=handle,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            env={**_environment(), **(env or {})},
+            env={**environment(), **(env or {})},
             start_new_session=True,
             pass_fds=keep,
         )
@@ -246,7 +247,7 @@ def lint() -> str:
     for name, command in checks:
         own = LOGS / f"lint-{name.replace(' ', '-')}.log"
         # Of a copy of this collection that somebody installed for themselves ansible-lint would read the roles first.
-        if execute(command, own, env={**_environment(), "ANSIBLE_HOME": str(CACHE / "ansible")}) != 0:
+        if execute(command, own, env={**environment(), "ANSIBLE_HOME": str(CACHE / "ansible")}) != 0:
             failed.append(name)
             print(f"{name}:\n{tail(own)}", flush=True)
     if missing := without_spdx():
@@ -381,7 +382,7 @@ def obstacle(name: str) -> str:
     asked = subprocess.run(
         [sys.executable, script],
         cwd=ROOT,
-        env=_environment(),
+        env=environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -599,10 +600,10 @@ def _by_hand(names: Sequence[str], distros: Sequence[str], command: str) -> int:
         words: list[str | Path] = ["molecule"]
         if distros:
             words += ["-c", ROOT / ".config/molecule/config.yml", "-c", _platforms_file(distros)]
-        environment = {**_environment(), "MOLECULE_EPHEMERAL_DIRECTORY": str(CACHE / "molecule" / name)}
+        own = {**environment(), "MOLECULE_EPHEMERAL_DIRECTORY": str(CACHE / "molecule" / name)}
         if distros:
-            environment["CIVITAS_BED_DISTRO"] = distros[0]
-        status = subprocess.run([*map(str, words), *command.split(), "-s", name], cwd=ROOT, env=environment, check=False).returncode
+            own["CIVITAS_BED_DISTRO"] = distros[0]
+        status = subprocess.run([*map(str, words), *command.split(), "-s", name], cwd=ROOT, env=own, check=False).returncode
         if status != 0:
             return status
     return 0
