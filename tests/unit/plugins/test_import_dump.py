@@ -40,7 +40,7 @@ def _dump() -> Iterator[bytes]:
             CREATE TABLE "Odd.Schema (x) FROM stdin;" (x int); CREATE SCHEMA "a.b"; CREATE TABLE "a.b"."c ""d"" (e" (x int, y text);
             INSERT INTO "a.b"."c ""d"" (e" VALUES (1, repeat('y', 3000000)), (2, NULL),
               -- What is read of it at last looks like the end of the table.
-              (3, repeat('y', 1048573) || E'\\.'); CREATE TABLE app.nothing (); SELECT lo_create(0);
+              (3, repeat('y', 1048573) || E'\\\\.'); CREATE TABLE app.nothing (); SELECT lo_create(0);
             CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ SELECT 'x
 COPY app.births (id, text) FROM stdin;
 ' $$;""",
