@@ -110,6 +110,9 @@ def test_a_cut_or_damaged_archive_of_mongodb() -> None:
     for cut in range(len(plain)):
         with pytest.raises(ArchiveError):
             mongo_of(gzip.compress(plain[:cut], 1))
+    # mongorestore refuses this, too.
+    with pytest.raises(ArchiveError, match="two marks"):
+        mongo_of(gzip.compress(plain + END))
     for wrong, message in ((plain[:4] + b"\0\0\0\0", "length"), (plain[:4] + bson(_id=1) + bson(_id=2), "header of a collection")):
         with pytest.raises(ArchiveError, match=message):
             mongo_of(gzip.compress(wrong))
