@@ -35,7 +35,7 @@ lint unit sanity: $(STAMP) $(LINK) ## single parts
 molecule: $(STAMP) $(LINK) ## scenarios: S="postgres nginx" (default all), DISTROS="debian13", DO=converge|verify|login|destroy
 	@$(RUN) tools.testrun $(if $(DO),--do "$(DO)") $(if $(DISTROS),--distros "$(DISTROS)") $(if $(S),$(addprefix molecule/,$(S)),molecule)
 
-bench: $(STAMP) $(LINK) ## runs of the single server; certificate checks, handshakes and requests at the edge
+bench: $(STAMP) $(LINK) ## runs of the single server; certificate checks, handshakes and requests at the edge; backups
 	@$(RUN) tools.bench
 
 docs: $(STAMP) $(LINK) ## regenerate the generated parts of the pages

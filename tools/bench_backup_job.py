@@ -50,6 +50,7 @@ def make(base: Path, number: str) -> None:
         "format": form.FORMAT,
         "host": "bench",
         "site": "",
+        "environment": "development",
         "set": form.new_set_id(now),
         "previous": None,
         "previous_sha256": None,

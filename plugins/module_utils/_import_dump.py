@@ -208,8 +208,10 @@ def _namespace(document: t.Mapping[str, t.Any]) -> str:
 
 
 def _length(stream: Stream, may_end: bool) -> int:
-    """Bytes of the document that follows, behind its length; 0 for the mark of an end."""
+    """Bytes of the document that follows, behind its length; 0 for the mark of an end, or for the end itself where it C(may_end)."""
     data = exactly(stream, 4)
+    if data == _TERMINATOR and may_end:
+        raise ArchiveError("it is damaged: two marks of an end follow each other")
     if data == _TERMINATOR or (not data and may_end):
         return 0
     size = int.from_bytes(data, "little")

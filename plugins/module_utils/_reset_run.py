@@ -72,6 +72,8 @@ def reset(plan: Plan, change: bool) -> t.Dict[str, t.Any]:
     if needed and live and plan.going_live != live:
         raise ResetError(f"this host was emptied for going live on {live}; what it holds now are people's records")
     backup = "nothing was to be emptied"
+    if change:
+        os.makedirs(os.path.dirname(plan.record), exist_ok=True)
     if needed and change:
         backup = _last_backup(plan)
         write_json(plan.record, {**record, "pending": True}, 0o600)

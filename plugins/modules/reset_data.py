@@ -88,11 +88,10 @@ options:
     elements: str
     default: []
   known_sha256:
-    description: SHA-256 of secrets that no history may hold, in hexadecimal.
+    description: SHA-256 of secrets that no history may hold, in hexadecimal. Those of the secrets file are added by the action itself.
     type: list
     elements: str
     default: []
-    no_log: false
   going_live:
     description: The day on which this host goes live, as V(YYYY-MM-DD). It is remembered on the host.
     type: str

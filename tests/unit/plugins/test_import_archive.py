@@ -85,6 +85,18 @@ def test_a_cut_archive(tree: Path, tmp_path: Path, cut: int) -> None:
         entries(file)
 
 
+def test_an_end_that_cannot_be_decrypted(tree: Path, tmp_path: Path) -> None:
+    tar(tree, tmp_path / "a.tar.gz")
+    whole = (tmp_path / "a.tar.gz").read_bytes()
+    # All that counts is in the blocks before the last one.
+    (tmp_path / "a.tar.gz").write_bytes(whole + bytes(-len(whole) % 16))
+    file = encrypt(tmp_path / "a.tar.gz", tmp_path / "a.enc")
+    assert entries(file)["folder/small"] == b"one"
+    file.write_bytes(file.read_bytes()[:-16])
+    with pytest.raises(ArchiveError, match="its end cannot be decrypted"):
+        entries(file)
+
+
 def test_each_flipped_bit_is_found(tree: Path, tmp_path: Path) -> None:
     tar(tree, tmp_path / "a.tar.gz", "folder")
     file = encrypt(tmp_path / "a.tar.gz", tmp_path / "a.enc")

@@ -38,7 +38,9 @@ def _dump() -> Iterator[bytes]:
             INSERT INTO app.births SELECT n, repeat('x', 100) || E'\\n\\\\.\\nCOPY app.births (id, text) FROM stdin;'
               FROM generate_series(1, 5000) n;
             CREATE TABLE "Odd.Schema (x) FROM stdin;" (x int); CREATE SCHEMA "a.b"; CREATE TABLE "a.b"."c ""d"" (e" (x int, y text);
-            INSERT INTO "a.b"."c ""d"" (e" VALUES (1, repeat('y', 3000000)), (2, NULL); CREATE TABLE app.nothing (); SELECT lo_create(0);
+            INSERT INTO "a.b"."c ""d"" (e" VALUES (1, repeat('y', 3000000)), (2, NULL),
+              -- What is read of it at last looks like the end of the table.
+              (3, repeat('y', 1048573) || E'\\\\.'); CREATE TABLE app.nothing (); SELECT lo_create(0);
             CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ SELECT 'x
 COPY app.births (id, text) FROM stdin;
 ' $$;""",
@@ -52,7 +54,7 @@ COPY app.births (id, text) FROM stdin;
 @needs_programs
 def test_a_dump_is_counted(dump: bytes) -> None:
     found = dumps.read_dump(io.BytesIO(dump), keep=("attachments", "active_storage_blobs"))
-    assert found.rows["app", "births"] == 5000 and found.rows["app", "nothing"] == 0 and found.rows["a.b", 'c "d" (e'] == 2
+    assert found.rows["app", "births"] == 5000 and found.rows["app", "nothing"] == 0 and found.rows["a.b", 'c "d" (e'] == 3
     assert found.rows["public", "Odd.Schema (x) FROM stdin;"] == 0 and len(found.rows) == 8
     assert found.major >= 13 and found.encoding == "UTF8" and found.sql_bytes > 3_500_000
     (row,) = found.kept["attachments"]
@@ -108,6 +110,9 @@ def test_a_cut_or_damaged_archive_of_mongodb() -> None:
     for cut in range(len(plain)):
         with pytest.raises(ArchiveError):
             mongo_of(gzip.compress(plain[:cut], 1))
+    # mongorestore refuses this, too.
+    with pytest.raises(ArchiveError, match="two marks"):
+        mongo_of(gzip.compress(plain + END))
     for wrong, message in ((plain[:4] + b"\0\0\0\0", "length"), (plain[:4] + bson(_id=1) + bson(_id=2), "header of a collection")):
         with pytest.raises(ArchiveError, match=message):
             mongo_of(gzip.compress(wrong))

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.civitas.hosting.plugins.module_utils import _import_extract
+from ansible_collections.civitas.hosting.plugins.module_utils import _import_database, _import_extract
 from ansible_collections.civitas.hosting.plugins.module_utils._import_archive import ArchiveError, WrongPassphraseError
 from ansible_collections.civitas.hosting.plugins.module_utils._import_database import Server, restore
+from ansible_collections.civitas.hosting.plugins.module_utils._import_dump import Dump
 from ansible_collections.civitas.hosting.plugins.module_utils._import_extract import extract
 from ansible_collections.civitas.hosting.plugins.module_utils._import_program import main
 from ansible_collections.civitas.hosting.plugins.module_utils._import_set import Report, look, recognize
@@ -330,6 +331,15 @@ def test_a_database_that_cannot_be_made_leaves_nothing(cluster: Cluster, dump: b
     with pytest.raises(ArchiveError, match="cut off"):
         restore(server, str(file), "fresh", owners=True)
     assert cluster.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'fresh'") == "0"
+
+
+@pytest.mark.parametrize("rows", [{("app", "events"): 699}, {("app", "events"): 701}, {}])
+def test_rows_that_are_not_those_of_the_dump(rows: dict[tuple[str, str], int]) -> None:
+    dump = Dump(15, "UTF8", {("app", "events"): 700, ("public", "words"): 5}, {}, 0)
+    # The second one is an extension's, which has rows of its own.
+    _import_database._compare(dump, {("app", "events"): 700}, {("public", "words")})
+    with pytest.raises(ArchiveError, match=r"app\.events has .* rows of 700"):
+        _import_database._compare(dump, rows, {("public", "words")})
 
 
 # --- the program

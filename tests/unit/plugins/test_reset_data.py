@@ -162,7 +162,7 @@ def _desk(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     (tmp_path / "backup.json").write_text("{}")
     plan = runs.Plan(
         [], [tree], [("the index", ["index", "clear"])], Writers(("records.service",)), (),
-        record=str(tmp_path / "reset.json"), backup=str(tmp_path / "backup.json"),
+        record=str(tmp_path / "var/reset.json"), backup=str(tmp_path / "backup.json"),
     )  # fmt: skip
     desk = Desk(tmp_path, plan)
     # A unit that runs until it is stopped.
@@ -193,7 +193,7 @@ def test_a_reset_in_its_order(desk: Desk) -> None:
     ]
     path = desk.plan.trees[0].path
     assert (report["before"]["trees"][path]["files"], report["after"]["trees"][path]["files"]) == (4, 0)
-    assert json.loads((desk.base / "reset.json").read_text())["pending"] is False
+    assert json.loads((desk.base / "var/reset.json").read_text())["pending"] is False
     again = desk.reset()
     assert not again["changed"] and desk.calls() == []
 
@@ -202,7 +202,7 @@ def test_without_a_last_backup_nothing_is_emptied(desk: Desk) -> None:
     (desk.base / "broken").touch()
     with pytest.raises(ResetError, match="nothing was emptied, as the last backup"):
         desk.reset()
-    assert os.path.exists(f"{desk.plan.trees[0].path}/2026/b") and not (desk.base / "reset.json").exists()
+    assert os.path.exists(f"{desk.plan.trees[0].path}/2026/b") and not (desk.base / "var/reset.json").exists()
     (desk.base / "backup.json").unlink()
     (desk.base / "broken").unlink()
     assert "the host has none" in desk.reset()["backup"]
@@ -226,7 +226,7 @@ def test_a_host_that_went_live_is_never_emptied_again(desk: Desk) -> None:
     for day in ("", "2026-11-23"):
         with pytest.raises(ResetError, match="going live on 2026-11-22"):
             desk.reset(going_live=day)
-    (desk.base / "reset.json").write_text("{")
+    (desk.base / "var/reset.json").write_text("{")
     with pytest.raises(ResetError, match="cannot be read"):
         desk.reset(going_live="2026-11-23")
     assert (Path(desk.plan.trees[0].path) / "a record").exists()
