@@ -20,6 +20,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_for
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_postgres as postgres
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_run as backups
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_tree as tree
+from ansible_collections.civitas.hosting.plugins.module_utils import _restore_run as restoring
 
 from tests.unit.backup_sets import Outbox, age_key, flip, listing, manifest_of, ssh_key
 from tests.unit.backup_sites import COLLECTIONS, MODULES, Site, program
@@ -454,10 +455,10 @@ def test_it_is_killed_at_any_step(host: Setting, made: tuple[Setting, Path, dict
         shutil.rmtree(host.base / "var/restore")
         assert killed(host, number + 1).returncode == -signal.SIGKILL
         phase = host.status()["phase"]
-        if number % 2 and phase in ("stopping", "swapping", "checking", "starting"):
+        if number % 2 and phase in (restoring.STOPPING, restoring.SWAPPING, restoring.CHECKING, restoring.STARTING):
             host.run("resume")
-            assert found(host) == wanted and host.status()["phase"] == "restored"
-        host.run("undo" if host.status()["phase"] == "restored" else "settle")
+            assert found(host) == wanted and host.status()["phase"] == restoring.RESTORED
+        host.run("undo" if host.status()["phase"] == restoring.RESTORED else "settle")
         host.run("forget", "all")
         assert host.state() == before, (number, phase)
 
