@@ -70,11 +70,12 @@ def test_forward_and_back(cluster: Cluster, server: Postgres) -> None:
 
 def test_all_or_none(cluster: Cluster, server: Postgres) -> None:
     """The second database cannot be renamed: the first one is not, either, and is open again after going back."""
-    cluster.sql("postgres", f"CREATE DATABASE {data.quoted(MOVES[0].at(names.BEFORE))}")
-    cluster.sql("postgres", f"DROP DATABASE {data.quoted(MOVES[1].at(names.NEW))}")
+    for name in (ODD, MOVES[1].at(names.BEFORE)):
+        cluster.sql("postgres", f"CREATE DATABASE {data.quoted(name)}")
+    before = there(server)
     with pytest.raises(PostgresError, match="already exists"):
         data.forward(server, MOVES)
-    cluster.sql("postgres", f"DROP DATABASE {data.quoted(MOVES[0].at(names.BEFORE))}")
+    assert there(server) == before
     data.backward(server, MOVES[:1])
     assert not is_new(cluster, "records")
 

@@ -395,6 +395,18 @@ def test_what_does_not_hold_what_the_set_says(host: Setting, made: tuple[Setting
     assert not (host.base / "units/log").exists()
 
 
+def test_every_member_is_read_before_anything_is_made(host: Setting) -> None:
+    """Also those of which nothing is wanted: a set that lies in one place is not to be trusted in another."""
+    newer = host.backup()
+    raw = json.loads((newer / form.MANIFEST).read_text())
+    (member,) = [one for one in raw["members"] if one["name"].startswith("command-")]
+    member["plain_sha256"] = "0" * 64
+    (newer / form.MANIFEST).write_bytes(form.encode(raw))
+    (newer / form.SIGNATURE).write_bytes(form.sign(form.encode(raw), str(host.base / "sign")))
+    host.refuses("its content is not what the manifest says", only=["files/data"])
+    assert "preparing" not in host.status()["last"]["times"]
+
+
 def test_a_writer_that_does_not_start(host: Setting) -> None:
     before = host.state()
     (host.base / "units/app.service.broken").touch()
