@@ -21,6 +21,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_for
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_postgres as postgres
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_tree as tree
 from ansible_collections.civitas.hosting.plugins.module_utils import _drill_instance as instances
+from ansible_collections.civitas.hosting.plugins.module_utils import _drill_program as drilling
 
 from tests.unit.backup_sets import Outbox, age_key, flip, manifest_of, ssh_key
 from tests.unit.backup_sites import program
@@ -446,3 +447,5 @@ def test_configurations_that_are_none(drills: Drills, change: dict[str, Any], me
     drills.config.update(change)
     done = drills.run("check")
     assert done.returncode == 1 and message in done.stderr and "run the site playbook" in done.stderr
+    with pytest.raises(drilling.ConfigError, match=message):
+        drilling.read_config(str(drills.base / "drill.json"))
