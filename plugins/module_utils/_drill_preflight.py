@@ -28,8 +28,8 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
     """Return one sentence per problem, each with what to write.
 
     Args:
-        config: the variables C(restore_drill_...) without that prefix, C(own_sets), what this host is called in sets of its own, and
-            C(is_store), whether it keeps sets of others.
+        config: the variables C(restore_drill_...) without that prefix, C(restore_drill_postgres_settings) as C(settings), and
+            C(is_store), whether the host keeps sets of others.
         check: in check mode the store may have no keys yet.
     """
     found = []
@@ -46,7 +46,7 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
     ):
         if not is_whole(config[name], least, most):
             found.append(f"{_NAME}{name} is {config[name]!r}; write a whole number from {least} to {most}, such as {example}")
-    found += _settings(config["postgres_settings"])
+    found += _settings(config["settings"])
     for name, example in (("anonymise", "[/usr/local/sbin/anonymise]"), ("ssh_options", "[-J, gate.example.org]")):
         value = config[name]
         if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) and word for word in value):

@@ -41,7 +41,7 @@ _NAME = r'(?:"(?:[^"]|"")*"|[^\s";]+)'
 _ROLE = re.compile(rf"(?:CREATE|ALTER) ROLE ({_NAME})(?: |$)|COMMENT ON ROLE ({_NAME}) IS |SECURITY LABEL .* ON ROLE ({_NAME}) IS ")
 _MEMBERSHIP = re.compile(rf"GRANT ({_NAME}) TO ({_NAME})(?: |$)")
 _TABLESPACE = re.compile(r"(?:CREATE|ALTER) TABLESPACE |(?:COMMENT|GRANT|REVOKE|SECURITY LABEL) .*\bON TABLESPACE ")
-_TOKEN = re.compile(r"""(?<![\w"$])E'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|^\\[^\n]*$|;|[^'"\\;E-]+|.""", re.S | re.M)
+_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|^\\[^\n]*$|;|[^'"\\;-]+|.""", re.S | re.M)
 _ENTRY = re.compile(rb"-- (?:Data for )?Name: (.*); Type: (.*); Schema: .*; Owner: .*\n")
 # Guards of psql against what is in a dump; they end where the dump changes the database.
 _META = re.compile(rb"\\(?:restrict |unrestrict |connect )")

@@ -271,7 +271,8 @@ class Restore:
         """Take back what was done, and say what became of it."""
         before = journal.phase
         try:
-            self._say(3, f"{error}; the old state is brought back")
+            if before not in _BEFORE:
+                self._say(3, f"{error}; the old state is brought back")
             self.take_back(journal, str(error))
         except (RestoreFailed, *_FAULTS) as another:
             return RestoreFailed(f"{error}; and the old state is NOT back: {another}; say 'civitas-restore undo' when it can be")

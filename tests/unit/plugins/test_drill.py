@@ -20,10 +20,12 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_com
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_format as form
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_postgres as postgres
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_tree as tree
+from ansible_collections.civitas.hosting.plugins.module_utils import _drill_instance as instances
+from ansible_collections.civitas.hosting.plugins.module_utils import _drill_program as drilling
 
 from tests.unit.backup_sets import Outbox, age_key, flip, manifest_of, ssh_key
 from tests.unit.backup_sites import program
-from tests.unit.postgres_servers import MAJOR, ROOT, Cluster, needs_postgres, running_cluster
+from tests.unit.postgres_servers import MAJOR, ROOT, VERSIONS, Cluster, needs_postgres, running_cluster
 
 pytestmark = needs_postgres
 DAY = 86400.0
@@ -75,6 +77,7 @@ def _cluster() -> Iterator[Cluster]:
         cluster.sql("postgres", "CREATE DATABASE records OWNER registry")
         cluster.sql("postgres", "CREATE DATABASE empty")
         cluster.sql("postgres", "REVOKE CONNECT ON DATABASE records FROM PUBLIC; CREATE ROLE reader LOGIN")
+        cluster.sql("postgres", "CREATE ROLE former LOGIN VALID UNTIL '2020-01-01'")
         cluster.sql(
             "records",
             """SET ROLE registry; CREATE TABLE births (id int PRIMARY KEY, name text);
@@ -192,7 +195,7 @@ def test_a_good_set(drills: Drills) -> None:
     assert 3600 <= report["recovery_point_seconds"] <= 3900
     assert report["recovery_time_seconds"] == pytest.approx(sum(report["seconds"].values())) and report["seconds"]["restore"] > 0
     server, printed, files = report["sources"]
-    assert server["roles"] == 2 and server["server"] == int(MAJOR)
+    assert server["roles"] == 3 and server["server"] == int(MAJOR)
     records, empty = server["databases"]
     assert (records["tables"], records["rows"], records["large_objects"], records["canary"]) == (3, 501, 1, True)
     # The one that may not read is not among them; that an empty database is empty is no alarm.
@@ -279,11 +282,13 @@ def test_an_application_that_could_not_log_in(drills: Drills) -> None:
     drills.config["logins"] = [
         {"database": "records", "role": "reader"},
         {"database": "records", "role": "nobody"},
+        {"database": "records", "role": "former"},
         {"database": "empty", "role": "registry"},
     ]
     drills.fails(
         'records: the role reader cannot log in and read: .*permission denied for database "records"',
         "records: the role nobody is not there",
+        "records: the role former may not log in any more: its password has expired",
         "empty: the role registry logs in, and may read no table",
     )
 
@@ -350,6 +355,23 @@ def test_a_server_that_is_not_installed(drills: Drills) -> None:
     drills.config["programs"] = "/usr/lib/postgresql/{major}/bin"
     drills.config["settings"] = {"shared_preload_libraries": "none_such"}
     drills.fails('postgres main: pg_ctl ended with 1: .*could not access file "none_such"')
+
+
+@pytest.mark.skipif(not ROOT, reason="only root becomes others")
+def test_a_server_for_nobody_else(drills: Drills) -> None:
+    """It listens to no network, and others of the host do not reach it; afterwards another one can take its place."""
+    directory = drills.base / "server"
+    instance = instances.Instance(str(directory), "/usr/lib/postgresql/{major}/bin", Cluster.via, {})
+    for _number in range(2):
+        assert instance.start(9) == min(int(path.parts[-3]) for path in VERSIONS)
+        with postgres.open_session(instance.server("x"), "postgres") as session:
+            (found,) = session.all("SELECT json_build_object('addresses', current_setting('listen_addresses'));")
+        assert found == {"addresses": ""}
+        psql = ["psql", "-X", "-h", str(directory), "-U", "postgres", "-c", "SELECT 1"]
+        done = subprocess.run(["runuser", "-u", "nobody", "--", *psql], capture_output=True, text=True, check=False, cwd="/")
+        assert done.returncode != 0 and "Permission denied" in done.stderr
+        instance.stop()
+        assert not directory.exists()
 
 
 # --- what is ended by force
@@ -425,3 +447,5 @@ def test_configurations_that_are_none(drills: Drills, change: dict[str, Any], me
     drills.config.update(change)
     done = drills.run("check")
     assert done.returncode == 1 and message in done.stderr and "run the site playbook" in done.stderr
+    with pytest.raises(drilling.ConfigError, match=message):
+        drilling.read_config(str(drills.base / "drill.json"))

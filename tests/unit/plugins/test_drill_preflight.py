@@ -24,7 +24,7 @@ CONFIG = {
     "keep_reports": 60,
     "minimum_free_megabytes": 1024,
     "memory_megabytes": 1024,
-    "postgres_settings": {"shared_preload_libraries": "pg_cron", "cron.database_name": "records"},
+    "settings": {"shared_preload_libraries": "pg_cron", "cron.database_name": "records"},
     "anonymise": ["/usr/local/sbin/anonymise"],
     "logins": [{"database": "records", "role": "registry"}],
 }
@@ -73,9 +73,9 @@ def test_environments_without_a_timer(environment):
         ({"anonymise": "rm -rf"}, "one word an item"),
         ({"late_hours": 0}, "whole number"),
         ({"memory_megabytes": "x"}, "whole number"),
-        ({"postgres_settings": {"listen_addresses": "*"}}, "is kept from others; leave it out"),
-        ({"postgres_settings": {"a b": "1"}}, "no name of a setting"),
-        ({"postgres_settings": []}, "write a mapping"),
+        ({"settings": {"listen_addresses": "*"}}, "is kept from others; leave it out"),
+        ({"settings": {"a b": "1"}}, "no name of a setting"),
+        ({"settings": []}, "write a mapping"),
         ({"logins": [{"database": "records"}]}, "names no database and role"),
     ],
 )

@@ -20,6 +20,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_for
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_postgres as postgres
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_run as backups
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_tree as tree
+from ansible_collections.civitas.hosting.plugins.module_utils import _restore_run as restoring
 
 from tests.unit.backup_sets import Outbox, age_key, flip, listing, manifest_of, ssh_key
 from tests.unit.backup_sites import COLLECTIONS, MODULES, Site, program
@@ -394,6 +395,18 @@ def test_what_does_not_hold_what_the_set_says(host: Setting, made: tuple[Setting
     assert not (host.base / "units/log").exists()
 
 
+def test_every_member_is_read_before_anything_is_made(host: Setting) -> None:
+    """Also those of which nothing is wanted: a set that lies in one place is not to be trusted in another."""
+    newer = host.backup()
+    raw = json.loads((newer / form.MANIFEST).read_text())
+    (member,) = [one for one in raw["members"] if one["name"].startswith("command-")]
+    member["plain_sha256"] = "0" * 64
+    (newer / form.MANIFEST).write_bytes(form.encode(raw))
+    (newer / form.SIGNATURE).write_bytes(form.sign(form.encode(raw), str(host.base / "sign")))
+    host.refuses("its content is not what the manifest says", only=["files/data"])
+    assert "preparing" not in host.status()["last"]["times"]
+
+
 def test_a_writer_that_does_not_start(host: Setting) -> None:
     before = host.state()
     (host.base / "units/app.service.broken").touch()
@@ -454,10 +467,10 @@ def test_it_is_killed_at_any_step(host: Setting, made: tuple[Setting, Path, dict
         shutil.rmtree(host.base / "var/restore")
         assert killed(host, number + 1).returncode == -signal.SIGKILL
         phase = host.status()["phase"]
-        if number % 2 and phase in ("stopping", "swapping", "checking", "starting"):
+        if number % 2 and phase in (restoring.STOPPING, restoring.SWAPPING, restoring.CHECKING, restoring.STARTING):
             host.run("resume")
-            assert found(host) == wanted and host.status()["phase"] == "restored"
-        host.run("undo" if host.status()["phase"] == "restored" else "settle")
+            assert found(host) == wanted and host.status()["phase"] == restoring.RESTORED
+        host.run("undo" if host.status()["phase"] == restoring.RESTORED else "settle")
         host.run("forget", "all")
         assert host.state() == before, (number, phase)
 

@@ -45,4 +45,4 @@ def test_a_broken_file_of_figures_is_replaced(tmp_path: Path) -> None:
 def test_an_unknown_part_is_named_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["chains", "handshake"])
-    assert "there is no part handshake; write some of: runs, chains, handshakes, requests, backups" in capsys.readouterr().err
+    assert "there is no part handshake; write some of: runs, site, chains, handshakes, requests, backups" in capsys.readouterr().err
