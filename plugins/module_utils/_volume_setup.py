@@ -144,8 +144,8 @@ def judge(wanted: Wanted, device: Device) -> str:
     if (wanted.recorded or wanted.headers) and not (device.signatures or device.children or device.mountpoints):
         known = f"the file system {wanted.recorded}" if wanted.recorded else f"an encrypted volume ({wanted.headers[0]})"
         raise VolumeError(
-            f"{place} has neither header nor file system, and this host had {known}. When its header was lost, bring back the backup; when the disk is a new one, "
-            f"make the host forget the old one. Both as {_RUNBOOK} says"
+            f"{place} has neither header nor file system, and this host had {known}. When its header was lost, bring back the backup; "
+            f"when the disk is a new one, make the host forget the old one. Both as {_RUNBOOK} says"
         )
     if not device.blank or device.mountpoints:
         used = f", mounted at {', '.join(device.mountpoints)}" if device.mountpoints else ""

@@ -139,7 +139,7 @@ class Host:
 def test_an_empty_mount_point_is_sealed(tmp_path):
     host = Host()
     (tmp_path / "point" / "deeper" / "still").mkdir(parents=True)
-    for _ in range(2):
+    for _again in range(2):
         mounting.seal(f"{tmp_path}/point", host)
         assert host.sealed == {f"{tmp_path}/point"} and (tmp_path / "point").stat().st_mode & 0o777 == 0
     assert not os.listdir(tmp_path / "point") and mounting.is_protected(f"{tmp_path}/point", host)

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_setup as setup
@@ -142,3 +145,46 @@ def test_another_disk_in_its_place_is_refused(monkeypatch):
     assert setup.prepare(CLEAR).uuid == "other"
     with pytest.raises(VolumeError, match="it is another disk"):
         setup.prepare(CLEAR._replace(recorded=UUID))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A block device of 64 MiB with nothing on it."""
+    if os.geteuid() != 0 or shutil.which("losetup") is None:
+        pytest.skip("only root can make a block device, with losetup")
+    file = tmp_path / "disk"
+    with file.open("wb") as stream:
+        stream.truncate(64 * state.MEBIBYTE)
+    made = subprocess.run(["losetup", "--find", "--show", file], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"no block device can be made here: {made.stderr.strip()}")
+    yield made.stdout.strip()
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+def test_a_real_disk_is_made_the_volume_once(disk):
+    wanted = CLEAR._replace(device=disk)
+    with pytest.raises(VolumeError, match="Write data_volume_initialize: true"):
+        setup.prepare(wanted._replace(initialize=False))
+    assert setup.prepare(wanted, check=True).uuid == ""
+    made = setup.prepare(wanted)
+    assert made.steps == [f"make a file system ext4 on {disk}"] and made.source == f"/dev/disk/by-uuid/{made.uuid}"
+    assert setup.prepare(wanted) == made._replace(steps=[])
+    assert setup.prepare(wanted._replace(recorded=made.uuid)).steps == []
+    with pytest.raises(VolumeError, match="it is another disk"):
+        setup.prepare(wanted._replace(recorded=UUID))
+
+
+def test_a_real_disk_that_holds_something_is_not_touched(disk):
+    def content():
+        with open(disk, "rb") as stream:
+            return stream.read()
+
+    end = f"printf x | dd of={disk} bs=1 seek={64 * state.MEBIBYTE - 1} conv=notrunc,fsync"
+    for make in (["mkfs.ext4", "-q", "-L", "patients", disk], ["mkswap", disk], ["sh", "-c", f"wipefs --all {disk} && {end}"]):
+        subprocess.run(make, capture_output=True, check=True)
+        before = content()
+        for wanted in (CLEAR._replace(device=disk), SECRET._replace(device=disk)):
+            with pytest.raises(VolumeError, match="and is not touched"):
+                setup.prepare(wanted)
+        assert content() == before
