@@ -104,10 +104,8 @@ class Fetcher:
             raise FetchError(f"{name}: {error}") from error
 
     def _try(self, set_id: str, name: str, path: str, limit: int) -> None:
-        with (
-            open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600), "ab") as file,
-            tempfile.TemporaryFile() as said,
-        ):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        with open(handle, "ab") as file, tempfile.TemporaryFile() as said:
             command = [*self._sender.ssh, "--", self._sender.store.address, f"get {set_id} {name} {file.tell()}"]
             with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said) as ssh:
                 stream = t.cast(t.IO[bytes], ssh.stdout)

@@ -11,6 +11,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _restore_da
 from ansible_collections.civitas.hosting.plugins.module_utils import _restore_names as names
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_postgres import Postgres, PostgresError
 from ansible_collections.civitas.hosting.plugins.module_utils._restore_databases import DatabaseMove
+from ansible_collections.civitas.hosting.plugins.module_utils._restore_postgres import quoted
 
 from tests.unit.postgres_servers import PROGRAMS, Cluster, needs_postgres, running_cluster
 
@@ -31,11 +32,11 @@ def _server(cluster: Cluster) -> Iterator[Postgres]:
     server = Postgres("main", ("records",), via=cluster.via, socket=str(cluster.base), port=cluster.port)
     cluster.sql("postgres", "CREATE DATABASE records")
     for move in MOVES:
-        cluster.sql("postgres", f"CREATE DATABASE {data.quoted(move.at(names.NEW))}")
+        cluster.sql("postgres", f"CREATE DATABASE {quoted(move.at(names.NEW))}")
         cluster.sql(move.at(names.NEW), "CREATE TABLE new AS SELECT 1 AS a")
     yield server
     for name in data.databases(server) - {"postgres", "template0", "template1"}:
-        cluster.sql("postgres", f"DROP DATABASE {data.quoted(name)} WITH (FORCE)")
+        cluster.sql("postgres", f"DROP DATABASE {quoted(name)} WITH (FORCE)")
 
 
 def there(server: Postgres) -> set[str]:
@@ -71,7 +72,7 @@ def test_forward_and_back(cluster: Cluster, server: Postgres) -> None:
 def test_all_or_none(cluster: Cluster, server: Postgres) -> None:
     """The second database cannot be renamed: the first one is not, either, and is open again after going back."""
     for name in (ODD, MOVES[1].at(names.BEFORE)):
-        cluster.sql("postgres", f"CREATE DATABASE {data.quoted(name)}")
+        cluster.sql("postgres", f"CREATE DATABASE {quoted(name)}")
     before = there(server)
     with pytest.raises(PostgresError, match="already exists"):
         data.forward(server, MOVES)
