@@ -186,14 +186,17 @@ class Journal:
 
 
 def journals(config: Config) -> t.List[Journal]:
-    """All restores that are known, from old to new. Raises OSError."""
+    """All restores that are known, from old to new. Raises RestoreFailed, OSError."""
     directory = os.path.join(config.directory, "journal")
     found = []
     for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
         if name.endswith(".json") and not name.startswith("."):
             path = os.path.join(directory, name)
-            with open(path, encoding="utf-8") as file:
-                found.append(Journal(path, json.load(file)))
+            try:
+                with open(path, encoding="utf-8") as file:
+                    found.append(Journal(path, dict(json.load(file))))
+            except (ValueError, TypeError) as error:
+                raise RestoreFailed(f"{path} cannot be read: {error}; look beside the data for what it has left") from error
     return found
 
 

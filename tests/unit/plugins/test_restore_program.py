@@ -47,6 +47,14 @@ def test_a_host_that_never_restored(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert program.main(["--config", path, "forget", "20260101000000"]) == 1
 
 
+def test_a_journal_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "var/journal").mkdir(parents=True)
+    (tmp_path / "var/journal/20260101000000.json").write_text("{")
+    for command in ("status", "undo", "settle"):
+        assert program.main(["--config", written(tmp_path), command]) == 1
+        assert "20260101000000.json cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
