@@ -107,7 +107,8 @@ def _options(arguments: t.Sequence[str]) -> t.Any:
     reading.add_argument("--sender", default="", help="of this host, on the one that receives")
     reading.add_argument("--since", default="", metavar="YYYY-MM-DD", help="from this day on")
     reading.add_argument("--json", action="store_true", help="as it is kept")
-    commands.add_parser("status", help="how old the newest line is, and that of each sender; exit status 1 when one is too old")
+    ages = commands.add_parser("status", help="how old the newest line is, and that of each sender; exit status 1 when one is too old")
+    ages.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for so long, until none is too old")
     commands.add_parser("check", help="judge the settings and certificates; exit status 1 when they cannot be used")
     commands.add_parser("keep", help="follow the journal, for ever; a service runs it")
     commands.add_parser("receive", help="take what others send, for ever; a service runs it")
@@ -285,20 +286,33 @@ def _tidy(config: Config) -> None:
 # --- for people
 
 
-def status(config: Config, _options_: t.Any) -> int:
-    now = time.time()
+def status(config: Config, options: t.Any) -> int:
+    end = time.monotonic() + options.wait
+    while True:
+        now = time.time()
+        found = _ages(config, now)
+        waits = bool(config.receiver) and not acknowledged()
+        late = waits or any(age > most for _text, age, most in found)
+        if not late or time.monotonic() >= end:
+            break
+        time.sleep(1)
+    if waits:
+        say(3, f"{config.receiver['name']} never had all of it")
+    for text, age, most in found:
+        say(3 if age > most else 6, f"{text} {int(max(0.0, age) // 60)} minutes {'old' if text.endswith('is') else 'ago'}")
+    return 1 if late else 0
+
+
+def _ages(config: Config, now: float) -> t.List[t.Tuple[str, float, float]]:
+    """What is looked at, how old it is, and how old it may be, in seconds."""
     found = [(f"the newest line of this host, in {config.directory}, is", now - newest(config.directory), LATE)]
     if config.receiver:
         since = acknowledged()
-        if not since:
-            say(3, f"{config.receiver['name']} never had all of it")
         found += [(f"{config.receiver['name']} had all of it", now - since, LATE)] if since else []
     for one in of_senders(config, now):
         if one.name == "civitas_logs_received_time_seconds":
             found.append((f"{dict(one.labels)['sender']} was heard of", now - one.value, SILENT))
-    for text, age, most in found:
-        say(3 if age > most else 6, f"{text} {int(max(0.0, age) // 60)} minutes {'old' if text.endswith('is') else 'ago'}")
-    return 1 if any(age > most for _text, age, most in found) or (config.receiver and not acknowledged()) else 0
+    return found
 
 
 def check(config: Config, _options_: t.Any) -> int:

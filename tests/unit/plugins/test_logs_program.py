@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -102,6 +103,17 @@ def test_status(written, capsys, own, acknowledged, sender, status):
     assert program.main(["status"]) == status
     said = capsys.readouterr()
     assert f"one was heard of {sender // 60} minutes ago" in said.out + said.err and bool(said.err) == bool(status)
+
+
+def test_status_waits_for_a_receiver_that_has_just_come(written, capsys):
+    put(written["directory"])
+    later = threading.Timer(1.5, lambda: program.write_json(program.STATE, {"acknowledged": time.time()}))
+    put(f"{written['received_directory']}/one")
+    put(f"{written['received_directory']}/two")
+    later.start()
+    assert program.main(["status", "--wait", "30"]) == 0
+    assert "never" not in capsys.readouterr().err
+    later.join()
 
 
 def test_a_receiver_that_never_had_anything(written, capsys):
