@@ -44,7 +44,7 @@ def main(arguments: t.Sequence[str]) -> int:
     told.add_argument("--json", action="store_true", help="as JSON")
     options = parser.parse_args(list(arguments))
     # So that nothing that was restored stays when somebody ends it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _end)
     try:
         config = read_config(options.config)
         if options.command == "check":
@@ -57,6 +57,10 @@ def main(arguments: t.Sequence[str]) -> int:
     except (ConfigError, RunError, InstanceError, OSError) as error:
         _say(3, f"civitas-drill: {error}")
         return 1
+
+
+def _end(number: int, _frame: t.Any) -> None:
+    raise SystemExit(128 + number)
 
 
 def read_config(path: str = CONFIG) -> Config:

@@ -244,9 +244,10 @@ def restore_database(
         same_version(server, programs, "pg_restore", major)
         command = [*command_of(server, programs, "pg_restore"), "--exit-on-error", "--no-password", "--no-tablespaces"]
         # Before the database is made, so that the bytes of the head are all that was read when something is wrong with it.
-        with _beginning(path, member, identity) as stream:
-            about = _About(entry["name"], new_name)
+        about = _About(entry["name"], new_name)
+        with contextlib.suppress(_Enough), reader(path, member, identity) as stream:
             _feed([*command, "--create", "--schema-only", "--file=-"], stream, about.line, member.name)
+            raise _Enough
         with open_session(server, "postgres") as session:
             if session.all(f"SELECT json_build_object('name', datname) FROM pg_database WHERE datname = {_literal(new_name)};"):
                 raise RestoreError(f"there is a database {new_name!r} already; a database is restored to the side of what there is")
@@ -271,15 +272,7 @@ def _literal(text: str) -> str:
 
 
 class _Enough(Exception):
-    pass
-
-
-@contextlib.contextmanager
-def _beginning(path: str, member: t.Any, identity: str) -> t.Iterator[Reader]:
-    """The plain text of a member, of which only the beginning may be read; nobody proves the rest. Raises as C(reader)."""
-    with contextlib.suppress(_Enough), reader(path, member, identity) as stream:
-        yield stream
-        raise _Enough
+    """The rest of a member is not read, so nobody proves it."""
 
 
 class _About:

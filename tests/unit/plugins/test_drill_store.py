@@ -28,7 +28,7 @@ def _site(tmp_path: Path) -> Iterator[Site]:
     site.store_config["hosts"]["records1"]["readers"] = [key]
     site.write()
     # As the role writes it.
-    (grant,) = give.standing({"records1": [key], "other": []})
+    (grant,) = list(give.standing({"records1": [key], "other": []}))
     forced = shlex.join([*program("_store_program"), "--config", str(site.base / "store.json"), "give", "--grant", grant])
     quoted = forced.replace("\\", "\\\\").replace('"', '\\"')
     with (site.base / "authorized").open("a") as file:
@@ -101,5 +101,5 @@ def test_the_key_reads_no_other_host_and_writes_nothing(site: Site) -> None:
     for asked in ("have", f"begin {newest} 5", f"commit {newest}", "sh", f"get ../../other/sets/{newest} manifest.json 0"):
         done = subprocess.run([*words, asked], stdin=subprocess.DEVNULL, capture_output=True, check=False)
         assert done.returncode != 0 and (not done.stdout or b"error" in done.stdout), done
-    (grant,) = give.standing({"other": [(site.base / "reader.pub").read_text().strip()]})
+    (grant,) = list(give.standing({"other": [(site.base / "reader.pub").read_text().strip()]}))
     assert grant not in (site.base / "authorized").read_text()
