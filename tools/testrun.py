@@ -358,12 +358,12 @@ def scenarios() -> list[str]:
 
 
 def turns(names: Sequence[str], commit: str) -> list[str]:
-    """The scenarios in the order in which this commit runs them: the long ones, and the others in another order for each commit.
+    """The scenarios in the order in which this commit runs them: the whole story, and the others in another order for each commit.
 
     So what one run has no time for is run by another one.
     """
-    rest = [name for name in names if name not in LONG]
-    first = [name for name in names if name in LONG]
+    first = [name for name in names if name == LONG[0]]
+    rest = [name for name in names if name not in first]
     return first + sorted(rest, key=lambda name: hashlib.sha256(f"{commit} {name}".encode()).digest())
 
 
