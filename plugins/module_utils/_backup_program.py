@@ -230,12 +230,13 @@ def status(config: Config) -> int:
     state, now, problems = read_state(config), time.time(), []  # type: t.Dict[str, t.Any], float, t.List[str]
     success = float(state.get("success", 0))
     waits = state.get("before") and now - float(state["try"]) < config.late_hours * 3600
-    if not success and waits:
+    if success:
+        if now - success > config.late_hours * 3600:
+            problems.append(f"the last backup is {(now - success) / 3600:.0f} hours old")
+    elif waits:
         _say(4, f"the store keeps {state['before']} from before this host was set up: restore it, or begin anew with the next run")
-    elif not success and not (state.get("running") and is_locked(config.directory)):
+    elif not (state.get("running") and is_locked(config.directory)):
         problems.append("there is no backup of this host")
-    elif now - success > config.late_hours * 3600:
-        problems.append(f"the last backup is {(now - success) / 3600:.0f} hours old")
     if state.get("problem"):
         problems.append(f"the last run failed: {state['problem']}")
     if success:
