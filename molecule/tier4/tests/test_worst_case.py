@@ -122,7 +122,8 @@ def test_a_lost_server_is_built_anew_and_has_its_data(host, vault):
     kept = {one["set"] for one in json.loads(vault.run("civitas-store status --json").stdout)["hosts"][name]["sets"]}
 
     refused = playbook("rebuild", **asked)
-    assert refused.returncode != 0 and "was built by this collection already" in re.sub(r"\s+", " ", refused.stdout), refused.stdout
+    told = re.sub(r"\s+", " ", refused.stdout + refused.stderr)
+    assert refused.returncode != 0 and "was built by this collection already" in told, told
     assert "changed=0" in refused.stdout and rows(host) == before
 
     replaced(name)
