@@ -114,6 +114,14 @@ _GIVEN_SECRETS = (
     _Given("civitas_mail", "mail_relay_smarthost", "password_secret", "password", "__civitas_mail_password", _GIVEN_PASSWORD),
     _Given("civitas_mail_webhook", "mail_relay_webhook", "url_secret", "url", "__civitas_mail_url", _GIVEN_URL),
 )
+# What playbooks are asked with (-e) that run the site's validation, and no option of a role though it looks like one.
+_OF_PLAYBOOKS = frozenset(
+    f"restore_{name}"
+    for name in (
+        *("key_file", "set", "before", "from_host", "only", "incomplete", "all_files", "confirm", "list", "undo", "wait_hours"),
+        "health_minutes",
+    )
+)
 _FIREWALL = ("ports", "admin_networks", "peers", "monitoring", "public_networks", "container_interfaces", "ssh_port")
 _SITE_NAMES = re.compile(r"\b(?:access_(people|automation|break_glass|announce_smtp|announce_webhook)|firewall_(admin_networks))\b")
 _CONNECTION = ("ansible_connection", "ansible_host", "ansible_port", "ansible_user")
@@ -329,7 +337,8 @@ class ActionModule(ActionBase):
             names = sorted(os.listdir(_ROLES)) if os.path.isdir(_ROLES) else []
             self._options.update({name: list(self._role_options(name)) for name in names})
         known = {name: options for name, options in self._options.items() if options}
-        self._add([problem._replace(where=host) for problem in _site_roles.check_unknown(target.own, known)], target.own)
+        own = [name for name in target.own if name not in _OF_PLAYBOOKS]
+        self._add([problem._replace(where=host) for problem in _site_roles.check_unknown(own, known)], target.own)
         for role in target.roles:
             for option, spec in role.options.items():
                 self._checked += 1

@@ -96,8 +96,8 @@ def replaced(name: str) -> None:
     (platform,) = [one for one in yaml.safe_load((SCENARIO / "molecule.yml").read_text())["platforms"] if one["name"].endswith("-debian12")]
     platform["name"] = name
     given = json.dumps({"scenario": "tier4", "platforms": [platform]})
-    for command in ("destroy", "create"):
-        bed.run(sys.executable, "-m", "tools.bed", command, stdin=given, env={**os.environ, "PYTHONPATH": str(bed.ROOT)}, timeout=300)
+    bed.remove_host(name)
+    bed.run(sys.executable, "-m", "tools.bed", "create", stdin=given, env={**os.environ, "PYTHONPATH": str(bed.ROOT)}, timeout=300)
     fresh = testinfra.get_host(f"docker://{name}")
     fresh.check_output("useradd --create-home --shell /bin/bash --password '*' deploy && install -d -m 0700 -o deploy /home/deploy/.ssh")
     fresh.check_output("echo 'deploy ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/90-first-login")
