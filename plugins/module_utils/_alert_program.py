@@ -39,17 +39,15 @@ from ansible_collections.civitas.hosting.plugins.module_utils._alert_notify impo
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_rules import Rule, RuleError, kept_alerts, kept_number, parse
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_text import PAGES, PROGRAM
 from ansible_collections.civitas.hosting.plugins.module_utils._alert_values import written
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
 from ansible_collections.civitas.hosting.plugins.module_utils._login_text import clean, utc
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ADVICE, ConfigError, parsed
 
 CONFIG = "/etc/civitas/alerts.json"
 # What was judged longer ago is not what is; while nothing is measured a timer does it every five minutes.
 STALE = 600.0
 # The bridge looks so often for what is to be told again; a new alarm waits a moment for those that come with it.
 TICK, MOMENT = 20.0, 1.0
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 class Config(t.NamedTuple):
@@ -94,32 +92,30 @@ class Places(t.NamedTuple):
 
 def read_config(path: str = CONFIG) -> Config:
     """Raises ConfigError."""
-    advice = "run the site playbook, it writes this file"
     try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        wrong = receivers.problems(found["receivers"])
-        if wrong:
-            raise ConfigError(f"{path}: {'; '.join(wrong)}")
-        bridge = found.get("bridge") or {}
-        return Config(
-            host=str(found["host"]),
-            metrics=str(found.get("metrics_directory") or metrics.DIRECTORY),
-            rules=parse(found["rules"]),
-            receivers=receivers.parse(found["receivers"], found["mail"]),
-            pages=str(found.get("pages") or PAGES),
-            settle=float(found.get("settle_seconds", SETTLE)),
-            port=int(bridge.get("port", 0)),
-            token=str(bridge.get("token", "")),
-            alertmanager=int(bridge.get("alertmanager", 0)),
-            watched={str(host): parse(rules) for host, rules in (found.get("watched") or {}).items()},
-            heartbeat=str(found.get("heartbeat") or ""),
-        )
+        return parsed(path, _config)
     except RuleError as error:
-        raise ConfigError(f"{path}: {error}; {advice}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        # The text of a JSON error quotes nothing of the file.
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}; {advice}") from error
+        raise ConfigError(f"{path}: {error}{ADVICE}") from error
+
+
+def _config(found: t.Dict[str, t.Any]) -> Config:
+    wrong = receivers.problems(found["receivers"])
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    bridge = found.get("bridge") or {}
+    return Config(
+        host=str(found["host"]),
+        metrics=str(found.get("metrics_directory") or metrics.DIRECTORY),
+        rules=parse(found["rules"]),
+        receivers=receivers.parse(found["receivers"], found["mail"]),
+        pages=str(found.get("pages") or PAGES),
+        settle=float(found.get("settle_seconds", SETTLE)),
+        port=int(bridge.get("port", 0)),
+        token=str(bridge.get("token", "")),
+        alertmanager=int(bridge.get("alertmanager", 0)),
+        watched={str(host): parse(rules) for host, rules in (found.get("watched") or {}).items()},
+        heartbeat=str(found.get("heartbeat") or ""),
+    )
 
 
 def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
@@ -146,7 +142,7 @@ def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
     commands.add_parser("receive", help="tell what Alertmanager says; a service runs it")
     options = parser.parse_args(list(arguments))
     if os.geteuid() != 0 and places.state == Places().state:
-        _say(3, f"{places.program}: only root can read its files; write sudo before it")
+        say(3, f"{places.program}: only root can read its files; write sudo before it")
         return 1
     try:
         if options.command == "silence":
@@ -158,29 +154,21 @@ def main(arguments: t.Sequence[str], places: t.Optional[Places] = None) -> int:
             return _drill(config, places, options)
         return {"evaluate": _evaluate, "status": _status, "receive": _receive}[options.command](config, places)
     except (ConfigError, window.WindowError, OSError) as error:
-        _say(3, f"{places.program}: {error}")
+        say(3, f"{places.program}: {error}")
         return 1
-
-
-def _say(severity: int, text: str) -> None:
-    """A line for people; the journal learns the severity from its beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    for line in text.splitlines():
-        stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
-    stream.flush()
 
 
 def _window(places: Places, now: float) -> t.Optional[window.Window]:
     found, fault = window.read(places.window, now, places.program)
     if fault:
-        _say(4, fault)
+        say(4, fault)
     return found
 
 
 def _held(places: Places, now: float) -> t.List[window.Held]:
     found, faults = window.read_held(places.window, now, places.program)
     for fault in faults:
-        _say(4, fault)
+        say(4, fault)
     return found
 
 
@@ -190,9 +178,9 @@ def _notifier(config: Config, places: Places, state: t.Dict[str, t.Any], save: t
             save()
         except OSError as error:
             # What was told is told again by the next run, which is better than not at all.
-            _say(3, f"what was told cannot be kept: {error}")
+            say(3, f"what was told cannot be kept: {error}")
 
-    return Notifier(config.receivers, config.host, state, keep, receivers.send_all, _say, config.settle, config.pages, places.program)
+    return Notifier(config.receivers, config.host, state, keep, receivers.send_all, say, config.settle, config.pages, places.program)
 
 
 @contextlib.contextmanager
@@ -216,7 +204,7 @@ def _evaluate(config: Config, places: Places) -> int:
         samples, faults = metrics.read(config.metrics)
         if faults != state.get("faults", []):
             for fault in faults:
-                _say(4, clean(fault))
+                say(4, clean(fault))
         alerts, memory = light.evaluate(config.rules, samples, light.memory(state), config.host, now)
         document: t.Dict[str, t.Any] = {
             **memory._asdict(),
@@ -231,7 +219,7 @@ def _evaluate(config: Config, places: Places) -> int:
         if config.heartbeat:
             untold = _untold(document["receivers"].values(), now)
             hindrance = "what was measured cannot be read" if faults else "not everybody can be told of alarms" if untold else ""
-            document["heartbeat"] = heartbeat.beat(config.heartbeat, document["heartbeat"], hindrance, now, _say)
+            document["heartbeat"] = heartbeat.beat(config.heartbeat, document["heartbeat"], hindrance, now, say)
             notifier.save()
     return 0
 
@@ -248,7 +236,7 @@ def _receive(config: Config, places: Places) -> int:
     if not config.port or not config.token:
         raise ConfigError("there is no port and token for Alertmanager; run the site playbook with the role monitoring")
     stop = threading.Event()
-    inbox = Inbox(places.kept("alerts-received"), _say)
+    inbox = Inbox(places.kept("alerts-received"), say)
 
     def end(_number: int, _frame: t.Any) -> None:
         stop.set()
@@ -267,7 +255,7 @@ def _receive(config: Config, places: Places) -> int:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         if config.alertmanager:
             threading.Thread(target=inbox.follow, args=[config.alertmanager, config.token, stop], daemon=True).start()
-        _say(6, f"alarms are taken at 127.0.0.1:{config.port}")
+        say(6, f"alarms are taken at 127.0.0.1:{config.port}")
         while not stop.is_set():
             now = document["time"] = time.time()
             notifier.run(inbox.alerts(), _window(places, now), now, _held(places, now))
@@ -289,12 +277,12 @@ def _silence(places: Places, options: argparse.Namespace) -> int:
     path = window.place(places.window, host)
     if options.end:
         _await_quiet(places, host, options.patience)
-        _say(6, "alarms are told again" if window.end(path) else "there is no maintenance")
+        say(6, "alarms are told again" if window.end(path) else "there is no maintenance")
         return 0
     made = window.begin(path, options.length, options.reason, time.time(), alarms)
     which = f"{', '.join(alarms) or 'alarms'} of {host}" if host else "alarms"
     again = f" --host {host}" if host else ""
-    _say(6, f"{which}: held back until {utc(made.until)}; 'sudo {places.program} silence --end{again}' ends it before")
+    say(6, f"{which}: held back until {utc(made.until)}; 'sudo {places.program} silence --end{again}' ends it before")
     return 0
 
 
@@ -312,7 +300,7 @@ def _test(config: Config, name: str) -> int:
     chosen = [receiver for receiver in config.receivers if name in ("", receiver.name, receiver.name.split(" ")[0])]
     if not chosen:
         known = ", ".join(receiver.name for receiver in config.receivers) or "none"
-        _say(3, f"there is no receiver {name}; there are {known}" if name else "there are no receivers, so nobody hears an alarm")
+        say(3, f"there is no receiver {name}; there are {known}" if name else "there are no receivers, so nobody hears an alarm")
         return 1
     text = f"This is a test of the alarms of {config.host}. Nothing is wrong."
     message = {
@@ -326,7 +314,7 @@ def _test(config: Config, name: str) -> int:
     }
     failed = {receiver.name for receiver in chosen}
     for receiver_name, problem in receivers.send_all([(receiver, message) for receiver in chosen]):
-        _say(3 if problem else 6, f"{receiver_name}: {problem or 'taken'}")
+        say(3 if problem else 6, f"{receiver_name}: {problem or 'taken'}")
         if not problem:
             failed.remove(receiver_name)
     return 1 if failed else 0
@@ -336,7 +324,7 @@ def _drill(config: Config, places: Places, options: argparse.Namespace) -> int:
     if not (options.told or options.over):
         rules = config.watched.get(options.host) or (config.rules if options.host == config.host else [])
         if not rules:
-            _say(3, f"there are no rules for {options.host} here, so none of its alarms rings; run the site playbook")
+            say(3, f"there are no rules for {options.host} here, so none of its alarms rings; run the site playbook")
             return 1
         sys.stdout.write(json.dumps(drill.plan(rules, options.longest, time.time())._asdict()) + "\n")
         return 0
@@ -361,7 +349,7 @@ def _is_stale(document: t.Mapping[str, t.Any], now: float, fault: str, units: st
     if 0 <= now - last < STALE:
         return False
     since = f"since {utc(last)}, {written(now - last, 'seconds')}" if 0 < last < now else "by now"
-    _say(3, f"{fault} {since}; see 'systemctl status {units}'")
+    say(3, f"{fault} {since}; see 'systemctl status {units}'")
     return True
 
 
@@ -370,9 +358,9 @@ def _status(config: Config, places: Places) -> int:
     wrong = False
     under_way = _window(places, now)
     if under_way:
-        _say(6, f"alarms are held back until {utc(under_way.until)}: {under_way.reason}")
+        say(6, f"alarms are held back until {utc(under_way.until)}: {under_way.reason}")
     for one in _held(places, now):
-        _say(6, f"{', '.join(one.alarms) or 'alarms'} of {one.host}: held back until {utc(one.until)}: {one.reason}")
+        say(6, f"{', '.join(one.alarms) or 'alarms'} of {one.host}: held back until {utc(one.until)}: {one.reason}")
     state = places.kept("alerts").read()
     alerts = kept_alerts(state.get("alerts"))
     told = _receivers(state)
@@ -387,15 +375,15 @@ def _status(config: Config, places: Places) -> int:
     hidden = quiet(alerts)
     rings = [(alert.severity, alert.host, alert.text, alert.since) for alert in alerts if alert.key not in hidden]
     for severity, host, text, since in sorted(rings):
-        _say(3 if severity == "critical" else 4, clean(f"{severity.upper()}: {host}: {text}") + f" Since {utc(since)}.")
+        say(3 if severity == "critical" else 4, clean(f"{severity.upper()}: {host}: {text}") + f" Since {utc(since)}.")
     for receiver in config.receivers:
         problem = kept_state(told.get(receiver.name)).get("problem", "")
-        _say(3 if problem else 6, f"{receiver.name} ({', '.join(receiver.severities)}): {problem or 'can be told'}")
+        say(3 if problem else 6, f"{receiver.name} ({', '.join(receiver.severities)}): {problem or 'can be told'}")
         wrong = wrong or bool(problem)
     silent = state.get("heartbeat", {}).get("problem", "") if config.heartbeat else ""
     if config.heartbeat:
-        _say(3 if silent else 6, f"the sign of life for outside: {silent or 'it is sent'}")
+        say(3 if silent else 6, f"the sign of life for outside: {silent or 'it is sent'}")
     wrong = wrong or bool(silent)
     if not config.receivers:
-        _say(3, "there are no receivers, so nobody hears an alarm")
+        say(3, "there are no receivers, so nobody hears an alarm")
     return 1 if wrong or rings or not config.receivers else 0

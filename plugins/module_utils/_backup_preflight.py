@@ -39,7 +39,7 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
     if not isinstance(config["host"], str) or not form.is_host(config["host"]):
         found.append(f"{_NAME}host is {config['host']!r}; write small letters, digits, dots and hyphens")
     found += _recipients(config["recipients"], check)
-    found += _store(config, check)
+    found += store_problems(config, _NAME, "a backup beside the data is lost with it", check)
     for name, least, most, example in (
         ("target_port", 1, 65535, "2022"),
         ("bandwidth_kib", 0, 10**8, "512, or 0 for no limit"),
@@ -70,24 +70,32 @@ def _recipients(value: t.Any, check: bool) -> t.Iterator[str]:
         yield f"{_NAME}recipients has a key twice; write each once"
 
 
-def _store(config: t.Mapping[str, t.Any], check: bool) -> t.Iterator[str]:
+def store_problems(config: t.Mapping[str, t.Any], prefix: str, here: str, check: bool) -> t.Iterator[str]:
+    """What is wrong with the way to a store.
+
+    Args:
+        config: C(target_address), C(target_host_keys) and C(ssh_options).
+        prefix: of the role's variables.
+        here: why the store must not be this host itself.
+        check: in check mode the store may have no keys yet.
+    """
     address = config["target_address"]
     if not is_host_name(address) and not is_address(address):
-        yield f"{_NAME}target_address is {address!r}; write the name or address of the host that keeps the sets"
+        yield f"{prefix}target_address is {address!r}; write the name or address of the host that keeps the sets"
     elif is_loopback(address):
-        yield f"{_NAME}target_address is {address}, this host itself; a backup beside the data is lost with it, write another host"
+        yield f"{prefix}target_address is {address}, this host itself; {here}, write another host"
     keys = config["target_host_keys"]
     if not isinstance(keys, (list, tuple)) or not (keys or check):
-        yield f"{_NAME}target_host_keys is empty; run the role backup_store on the store before, it tells its host keys"
+        yield f"{prefix}target_host_keys is empty; run the role backup_store on the store before, it tells its host keys"
     elif not all(isinstance(key, str) and (_HOST_KEY.fullmatch(key) or (check and not key)) for key in keys):
-        yield f"{_NAME}target_host_keys has what is no host key; write 'ssh-ed25519 AAAA...'"
+        yield f"{prefix}target_host_keys has what is no host key; write 'ssh-ed25519 AAAA...'"
     options = config["ssh_options"]
     if not isinstance(options, (list, tuple)) or not all(isinstance(word, str) and word for word in options):
-        yield f"{_NAME}ssh_options is {in_words(options)}; write words, such as [-J, gate.example.org]"
+        yield f"{prefix}ssh_options is {in_words(options)}; write words, such as [-J, gate.example.org]"
     else:
         loose = [word for word in options if re.search(r"(?i)stricthostkeychecking|knownhosts|checkhostip", word)]
         if loose:
-            yield f"{_NAME}ssh_options has {loose[0]!r}; whose key the store has is decided by {_NAME}target_host_keys alone, remove it"
+            yield f"{prefix}ssh_options has {loose[0]!r}; whose key the store has is decided by {prefix}target_host_keys alone, remove it"
 
 
 def sources(config: t.Mapping[str, t.Any], prefix: str, kinds: t.Mapping[str, str]) -> t.Iterator[str]:

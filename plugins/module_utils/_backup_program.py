@@ -24,8 +24,10 @@ from ansible_collections.civitas.hosting.plugins.module_utils._backup_postgres i
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_run import Config, Run, RunError, is_locked, lock
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Sender, SendError, Store
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_tree import Tree
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json, write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import render, sample
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ConfigError, parsed, with_tuples
 
 CONFIG = "/etc/civitas/backup.json"
 TITLES = {
@@ -40,10 +42,6 @@ TITLES = {
     "civitas_backup_rows": "Rows in the databases of the last set.",
     "civitas_backup_warnings": "Warnings about the last set.",
 }
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 def main(arguments: t.Sequence[str]) -> int:
@@ -82,55 +80,42 @@ def main(arguments: t.Sequence[str]) -> int:
             return status(read_config(options.config))
         return {"list": _list, "verify": _verify, "extract": _extract}[options.command](options)
     except (ConfigError, PipeError, RunError, SendError, verify.VerifyError, OSError) as error:
-        _say(3, f"civitas-backup: {error}")
+        say(3, f"civitas-backup: {error}")
         return 1
 
 
 def read_config(path: str = CONFIG) -> Config:
     """Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        config = Config(
-            host=str(found["host"]),
-            site=str(found["site"]),
-            environment=str(found["environment"]),
-            directory=str(found["directory"]),
-            recipients=[str(key) for key in found["recipients"]],
-            signing_key=str(found["signing_key"]),
-            minimum_free=int(found["minimum_free_bytes"]),
-            full_days=int(found["full_days"]),
-            late_hours=float(found["late_hours"]),
-            metrics_file=str(found["metrics_file"]),
-            store=Store(**_tuples(found["store"])),
-            postgres=[Postgres(**_tuples(one)) for one in found["postgres"]],
-            commands=[Command(**_tuples(one)) for one in found["commands"]],
-            files=[Tree(**_tuples(one)) for one in found["files"]],
-        )
-        if not form.is_host(config.host):
-            raise ValueError(f"{config.host!r} is no name of a host")
-        for kind in (config.postgres, config.commands, config.files):
-            names = [one.name for one in kind]
-            if len(set(names)) < len(names):
-                raise ValueError("two sources of a kind have one name")
-        wrong = [one.path for one in config.files if not os.path.isabs(one.path) or os.path.normpath(one.path) == "/"]
-        if wrong:
-            raise ValueError(f"{wrong[0]!r} is no path of a tree")
-        return config
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
+    return parsed(path, _config)
 
 
-def _tuples(values: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
-def _say(severity: int, lines: str) -> None:
-    """Lines for people; the journal learns the severity from their beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    for line in lines.splitlines():
-        stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
-    stream.flush()
+def _config(found: t.Dict[str, t.Any]) -> Config:
+    config = Config(
+        host=str(found["host"]),
+        site=str(found["site"]),
+        environment=str(found["environment"]),
+        directory=str(found["directory"]),
+        recipients=[str(key) for key in found["recipients"]],
+        signing_key=str(found["signing_key"]),
+        minimum_free=int(found["minimum_free_bytes"]),
+        full_days=int(found["full_days"]),
+        late_hours=float(found["late_hours"]),
+        metrics_file=str(found["metrics_file"]),
+        store=Store(**with_tuples(found["store"])),
+        postgres=[Postgres(**with_tuples(one)) for one in found["postgres"]],
+        commands=[Command(**with_tuples(one)) for one in found["commands"]],
+        files=[Tree(**with_tuples(one)) for one in found["files"]],
+    )
+    if not form.is_host(config.host):
+        raise ValueError(f"{config.host!r} is no name of a host")
+    for kind in (config.postgres, config.commands, config.files):
+        names = [one.name for one in kind]
+        if len(set(names)) < len(names):
+            raise ValueError("two sources of a kind have one name")
+    wrong = [one.path for one in config.files if not os.path.isabs(one.path) or os.path.normpath(one.path) == "/"]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no path of a tree")
+    return config
 
 
 # --- on the host
@@ -145,10 +130,10 @@ def run(config: Config) -> int:
         _remember(config, {**state, "try": begin, "running": 1})
         problem, changes = "", {}  # type: str, t.Dict[str, t.Any]
         try:
-            outcome = Run(config, _say).run()
+            outcome = Run(config, say).run()
             manifest = outcome.manifest
             for line in manifest.warnings:
-                _say(4, line)
+                say(4, line)
             changes = {
                 "set": manifest.set_id,
                 "bytes": manifest.bytes,
@@ -176,9 +161,9 @@ def run(config: Config) -> int:
         seconds = round(time.time() - begin, 1)
         _remember(config, {**state, **changes, "try": begin, "running": 0, "problem": problem, "seconds": seconds})
     if problem:
-        _say(3, f"there is NO NEW BACKUP: {problem}")
+        say(3, f"there is NO NEW BACKUP: {problem}")
         return 1
-    _say(6, f"the store keeps {changes['set']}: {changes['bytes']} bytes, {changes['sent']} of them new, in {seconds:g} seconds")
+    say(6, f"the store keeps {changes['set']}: {changes['bytes']} bytes, {changes['sent']} of them new, in {seconds:g} seconds")
     return 0
 
 
@@ -190,7 +175,7 @@ def before(config: Config) -> int:
     """
     with lock(config.directory):
         state = read_state(config)
-        sets = [] if state else [str(name) for name in Sender(config.store, lambda line: _say(4, line)).ask("have")["sets"]]
+        sets = [] if state else [str(name) for name in Sender(config.store, lambda line: say(4, line)).ask("have")["sets"]]
         if sets:
             _remember(config, {"try": time.time(), "running": 0, "problem": "", "before": sets[-1]})
     sys.stdout.write(json.dumps({"sets": len(sets), "newest": sets[-1] if sets else None}) + "\n")
@@ -223,7 +208,7 @@ def _remember(config: Config, state: t.Mapping[str, t.Any]) -> None:
         write_text(config.metrics_file, render([sample(name, value) for name, value in names.items()], TITLES))
     except OSError as error:
         # With a full disk; what the store says is not changed by it, and old figures raise the alarm by their age.
-        _say(3, f"{error.filename}: {error.strerror}; monitoring does not learn of this run")
+        say(3, f"{error.filename}: {error.strerror}; monitoring does not learn of this run")
 
 
 def status(config: Config) -> int:
@@ -234,20 +219,20 @@ def status(config: Config) -> int:
         if now - success > config.late_hours * 3600:
             problems.append(f"the last backup is {(now - success) / 3600:.0f} hours old")
     elif waits:
-        _say(4, f"the store keeps {state['before']} from before this host was set up: restore it, or begin anew with the next run")
+        say(4, f"the store keeps {state['before']} from before this host was set up: restore it, or begin anew with the next run")
     elif not (state.get("running") and is_locked(config.directory)):
         problems.append("there is no backup of this host")
     if state.get("problem"):
         problems.append(f"the last run failed: {state['problem']}")
     if success:
-        _say(6, f"{state.get('set')} of {form.format_time(success)}: {state.get('bytes')} bytes, {state.get('sent')} of them were new")
+        say(6, f"{state.get('set')} of {form.format_time(success)}: {state.get('bytes')} bytes, {state.get('sent')} of them were new")
     for line in state.get("warnings", []):
-        _say(4, line)
+        say(4, line)
     if state.get("running"):
         ended = "" if is_locked(config.directory) else ", and was ended by force"
-        _say(5, f"a run began at {form.format_time(float(state['try']))}{ended}")
+        say(5, f"a run began at {form.format_time(float(state['try']))}{ended}")
     for line in problems:
-        _say(3, line)
+        say(3, line)
     return 1 if problems else 0
 
 
@@ -267,10 +252,10 @@ def _list(options: argparse.Namespace) -> int:
         except (verify.VerifyError, OSError) as error:
             problems.append(str(error))
     for one in found:
-        _say(6, f"{one.set_id}  {form.format_time(one.begin)}  {one.bytes} bytes  {'complete' if one.complete else 'NOT COMPLETE'}")
+        say(6, f"{one.set_id}  {form.format_time(one.begin)}  {one.bytes} bytes  {'complete' if one.complete else 'NOT COMPLETE'}")
     problems += verify.check_chain(found)
     for line in problems:
-        _say(3, line)
+        say(3, line)
     return 1 if problems or not found else 0
 
 
@@ -288,9 +273,9 @@ def _prove(options: argparse.Namespace) -> form.Manifest:
 def _verify(options: argparse.Namespace) -> int:
     manifest = _prove(options)
     proven = "signed, whole and readable" if options.identity else "signed and whole; nobody has tried to read it, as no key was given"
-    _say(6, f"{manifest.set_id} is {proven}")
+    say(6, f"{manifest.set_id} is {proven}")
     for line in manifest.failures:
-        _say(3, f"it was not complete when it was made: {line}")
+        say(3, f"it was not complete when it was made: {line}")
     return 0 if manifest.complete else 1
 
 
@@ -300,11 +285,11 @@ def _extract(options: argparse.Namespace) -> int:
     source = verify.source_of(manifest, options.kind, options.source)
     if options.kind == "files":
         count = verify.extract_tree(options.directory, manifest, source, options.identity, options.target)
-        _say(6, f"{options.target} holds {count.get('f', 0) + count.get('h', 0)} files of {source['path']}")
+        say(6, f"{options.target} holds {count.get('f', 0) + count.get('h', 0)} files of {source['path']}")
         return 0
     os.mkdir(options.target, 0o700)
     for name in source["members"]:
         plain = os.path.join(options.target, name[: -len(".zst.age")])
         verify.extract_member(options.directory, manifest, manifest.members[name], options.identity, plain)
-        _say(6, plain)
+        say(6, plain)
     return 0

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
-import sys
 import time
 import typing as t
 
@@ -21,6 +19,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _certificat
 from ansible_collections.civitas.hosting.plugins.module_utils import _certificate_wire as wire
 from ansible_collections.civitas.hosting.plugins.module_utils._certificate_install import Installer, InstallError, Spec, leaf_fingerprint
 from ansible_collections.civitas.hosting.plugins.module_utils._certificate_store import Store, StoreError
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
 
 CONFIG = "/etc/civitas/certificates.json"
 # A watch that has not run for this long does not run any more; it is due every six hours.
@@ -92,15 +91,8 @@ def main(arguments: t.Sequence[str]) -> int:
             return _roll_back(found, options.name, options.generation)
         return {"list": _list, "status": _status, "watch": _watch}[options.command](found)
     except (ProgramError, InstallError, StoreError, OSError) as error:
-        _say(3, str(error))
+        say(3, str(error))
         return 1
-
-
-def _say(severity: int, text: str) -> None:
-    """A line for people; the journal learns the severity from its beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    for line in text.splitlines():
-        stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
 
 
 def _spec(found: Settings, name: str) -> Spec:
@@ -128,8 +120,8 @@ def _roll_back(found: Settings, name: str, generation: str) -> int:
 
 def _tell(name: str, changed: bool, generation: str, notes: t.Sequence[str]) -> int:
     for note in notes:
-        _say(6, note)
-    _say(6, f"{name}: generation {generation} is in use" + ("" if changed else " already; nothing changed"))
+        say(6, note)
+    say(6, f"{name}: generation {generation} is in use" + ("" if changed else " already; nothing changed"))
     return 0
 
 
@@ -138,7 +130,7 @@ def _list(found: Settings) -> int:
     for name in sorted(found.specs):
         current = found.store.current(name)
         if not current:
-            _say(6, f"{name}: not installed")
+            say(6, f"{name}: not installed")
         lineage = found.store.history(name).lineage
         for generation in found.store.generations(name):
             chain = found.store.chain(name, generation)
@@ -146,11 +138,11 @@ def _list(found: Settings) -> int:
                 mark = "in use" if generation == current else "kept" if generation in lineage else "rolled away from"
                 try:
                     days = (wire.not_after(chain) - now) / 86400
-                    _say(6, f"{name}: generation {generation}, {mark}, ends in {days:.1f} days, SHA-256 {leaf_fingerprint(chain)}")
+                    say(6, f"{name}: generation {generation}, {mark}, ends in {days:.1f} days, SHA-256 {leaf_fingerprint(chain)}")
                 except ValueError as error:
-                    _say(6, f"{name}: generation {generation}, {mark}, damaged: {error}")
+                    say(6, f"{name}: generation {generation}, {mark}, damaged: {error}")
         if found.store.pending(name):
-            _say(6, f"{name}: a change was cut off; the watch or the next installation ends it")
+            say(6, f"{name}: a change was cut off; the watch or the next installation ends it")
     return 0
 
 
@@ -163,9 +155,9 @@ def _status(found: Settings) -> int:
         problems.append(f"the watch has not run for {(now - last) / 3600:.0f} hours; see systemctl status civitas-certificates-watch.timer")
     for item in seen:
         if not item.fault:
-            _say(6, f"{item.name}: {item.place}, {item.days_left(now):.1f} days left")
+            say(6, f"{item.name}: {item.place}, {item.days_left(now):.1f} days left")
     for problem in problems:
-        _say(3, problem)
+        say(3, problem)
     return 1 if problems else 0
 
 
@@ -185,11 +177,11 @@ def _watch(found: Settings) -> int:
     news, told_now = watch.news(seen, told, found.days, found.critical_days, now)
     messages += news
     for message in messages:
-        _say(message.severity, message.text)
+        say(message.severity, message.text)
     problem = _alert(found.alert_command, [message.text for message in messages])
     problems = watch.problems(seen, found.critical_days, now)
     if problem:
-        _say(3, problem)
+        say(3, problem)
     # What nobody heard is told again.
     watch.write(found.state_file, watch.state(seen, told if problem else told_now, problems, now))
     watch.write(found.metrics_file, watch.metrics(seen, found.days, now))

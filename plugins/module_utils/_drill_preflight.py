@@ -13,13 +13,13 @@ import re
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_format as form
+from ansible_collections.civitas.hosting.plugins.module_utils._backup_preflight import store_problems
 from ansible_collections.civitas.hosting.plugins.module_utils._policy import POLICIES
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
-from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_address, is_host_name, is_loopback, is_whole
+from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_whole
 
 _NAME = "restore_drill_"
 _KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{40,}={0,2}")
-_HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp[0-9]{3}|ssh-rsa) [A-Za-z0-9+/]{40,}={0,2}")
 # These keep the server of a drill away from people and from the host's own.
 _OWN = {"listen_addresses", "port", "unix_socket_directories", "data_directory", "hba_file", "config_file", "unix_socket_permissions"}
 
@@ -47,10 +47,9 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
         if not is_whole(config[name], least, most):
             found.append(f"{_NAME}{name} is {config[name]!r}; write a whole number from {least} to {most}, such as {example}")
     found += _settings(config["settings"])
-    for name, example in (("anonymise", "[/usr/local/sbin/anonymise]"), ("ssh_options", "[-J, gate.example.org]")):
-        value = config[name]
-        if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) and word for word in value):
-            found.append(f"{_NAME}{name} is {in_words(value)}; write one word an item, such as {example}")
+    hook = config["anonymise"]
+    if not isinstance(hook, (list, tuple)) or not all(isinstance(word, str) and word for word in hook):
+        found.append(f"{_NAME}anonymise is {in_words(hook)}; write one word an item, such as [/usr/local/sbin/anonymise]")
     logins = config["logins"]
     if not isinstance(logins, (list, tuple)) or not all(_is_login(one) for one in logins):
         found.append(f"{_NAME}logins has what names no database and role; write {{database: records, role: registry}}")
@@ -108,21 +107,4 @@ def _hosts(config: t.Mapping[str, t.Any], check: bool) -> t.Iterator[str]:
         if not isinstance(sets, str) or (sets and not sets.startswith("/")):
             yield f"{where} has the directory {sets!r}; write an absolute path, or nothing for the store"
     if not all(one.get("sets") for one in hosts):
-        yield from _store(config, check)
-
-
-def _store(config: t.Mapping[str, t.Any], check: bool) -> t.Iterator[str]:
-    address = config["target_address"]
-    if not is_host_name(address) and not is_address(address):
-        yield f"{_NAME}target_address is {address!r}; write the name or address of the host that keeps the sets"
-    elif is_loopback(address):
-        yield f"{_NAME}target_address is {address}, this host itself, on which no key may lie that opens the sets; write another host"
-    keys = config["target_host_keys"]
-    if not isinstance(keys, (list, tuple)) or not (keys or check):
-        yield f"{_NAME}target_host_keys is empty; run the role backup_store on the store before, it tells its host keys"
-    elif not all(isinstance(key, str) and (_HOST_KEY.fullmatch(key) or (check and not key)) for key in keys):
-        yield f"{_NAME}target_host_keys has what is no host key; write 'ssh-ed25519 AAAA...'"
-    options = config["ssh_options"]
-    for word in options if isinstance(options, (list, tuple)) else ():
-        if isinstance(word, str) and re.search(r"(?i)stricthostkeychecking|knownhosts|checkhostip", word):
-            yield f"{_NAME}ssh_options has {word!r}; whose key the store has is decided by {_NAME}target_host_keys alone, remove it"
+        yield from store_problems(config, _NAME, "no key may lie on it that opens the sets", check)

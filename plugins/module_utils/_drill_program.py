@@ -23,13 +23,11 @@ from ansible_collections.civitas.hosting.plugins.module_utils._backup_run import
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Store
 from ansible_collections.civitas.hosting.plugins.module_utils._drill_instance import InstanceError
 from ansible_collections.civitas.hosting.plugins.module_utils._drill_run import Config, Drill, Login, Origin, Report, clean
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ConfigError, parsed, with_tuples
 
 CONFIG = "/etc/civitas/drill.json"
 _KILLED = "the drill was ended by force"
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 def main(arguments: t.Sequence[str]) -> int:
@@ -55,7 +53,7 @@ def main(arguments: t.Sequence[str]) -> int:
             os.chmod(config.directory, 0o711)
             return tidy(config) if options.command == "clean" else run(config)
     except (ConfigError, RunError, InstanceError, OSError) as error:
-        _say(3, f"civitas-drill: {error}")
+        say(3, f"civitas-drill: {error}")
         return 1
 
 
@@ -65,50 +63,40 @@ def _end(number: int, _frame: t.Any) -> None:
 
 def read_config(path: str = CONFIG) -> Config:
     """Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        config = Config(
-            host=str(found["host"]),
-            environment=str(found["environment"]),
-            directory=str(found["directory"]),
-            metrics_file=str(found["metrics_file"]),
-            minimum_free=int(found["minimum_free_bytes"]),
-            keep_reports=max(1, int(found["keep_reports"])),
-            late_hours=float(found["late_hours"]),
-            origins=[_origin(one) for one in found["origins"]],
-            programs=str(found["programs"]),
-            via=tuple(map(str, found["via"])),
-            settings={str(name): str(value) for name, value in found["settings"].items()},
-            anonymise=tuple(map(str, found["anonymise"])),
-            logins=tuple(Login(**one) for one in found["logins"]),
-        )
-        names = [one.host for one in config.origins]
-        wrong = [name for name in names if not form.is_host(name) or names.count(name) > 1]
-        if wrong:
-            raise ValueError(f"{wrong[0]!r} is no name of a host, or is there twice")
-        return config
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
+    return parsed(path, _config)
+
+
+def _config(found: t.Dict[str, t.Any]) -> Config:
+    config = Config(
+        host=str(found["host"]),
+        environment=str(found["environment"]),
+        directory=str(found["directory"]),
+        metrics_file=str(found["metrics_file"]),
+        minimum_free=int(found["minimum_free_bytes"]),
+        keep_reports=max(1, int(found["keep_reports"])),
+        late_hours=float(found["late_hours"]),
+        origins=[_origin(one) for one in found["origins"]],
+        programs=str(found["programs"]),
+        via=tuple(map(str, found["via"])),
+        settings={str(name): str(value) for name, value in found["settings"].items()},
+        anonymise=tuple(map(str, found["anonymise"])),
+        logins=tuple(Login(**one) for one in found["logins"]),
+    )
+    names = [one.host for one in config.origins]
+    wrong = [name for name in names if not form.is_host(name) or names.count(name) > 1]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no name of a host, or is there twice")
+    return config
 
 
 def _origin(one: t.Mapping[str, t.Any]) -> Origin:
-    store: t.Dict[str, t.Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in one.get("store", {}).items()}
     return Origin(
         host=str(one["host"]),
         signers=[str(key) for key in one["signers"]],
         identity=str(one["identity"]),
-        store=Store(**store) if store else None,
+        store=Store(**with_tuples(one["store"])) if one.get("store") else None,
         sets=str(one.get("sets", "")),
     )
-
-
-def _say(severity: int, lines: str) -> None:
-    """Lines for people; the journal learns the severity from their beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    for line in lines.splitlines():
-        stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
-    stream.flush()
 
 
 def run(config: Config) -> int:
@@ -119,7 +107,7 @@ def run(config: Config) -> int:
         problem = f"what an earlier drill has left behind cannot be removed: {error}"
         state = reports.read_state(config.directory)
         _remember(config, {**state, **{one.host: {**state.get(one.host, {}), "problem": problem} for one in config.origins}})
-        _say(3, f"the restore drill FAILED: {problem}")
+        say(3, f"the restore drill FAILED: {problem}")
         return 1
     failed = False
     for origin in config.origins:
@@ -127,7 +115,7 @@ def run(config: Config) -> int:
         before = {**state.get(origin.host, {}), "try": time.time()}
         # What was good stays known while it lasts: an alert must not end because somebody tries.
         _remember(config, {**state, origin.host: {**before, "running": 1}})
-        report = Drill(config, origin, _say).run()
+        report = Drill(config, origin, say).run()
         path = ""
         try:
             path = reports.write(os.path.join(config.directory, "reports"), report, config.keep_reports)
@@ -150,9 +138,9 @@ def _outcome(report: Report) -> t.Dict[str, t.Any]:
 
 def _tell(report: Report, path: str) -> None:
     if report.problems:
-        _say(3, f"{report.origin}: the restore drill FAILED: {'; '.join(report.problems)}; the report is {path or 'nowhere'}")
+        say(3, f"{report.origin}: the restore drill FAILED: {'; '.join(report.problems)}; the report is {path or 'nowhere'}")
     else:
-        _say(
+        say(
             6,
             f"{report.origin}: {report.set_id} was restored and is good: recovery time {report.recovery_time:g} s,"
             f" recovery point {report.recovery_point:g} s; the report is {path}",
@@ -164,19 +152,19 @@ def _remember(config: Config, state: reports.State) -> None:
         reports.write_state(config.directory, config.metrics_file, state)
     except OSError as error:
         # With a full disk; old figures raise the alarm by their age.
-        _say(3, f"{error.filename}: {error.strerror}; monitoring does not learn of this drill")
+        say(3, f"{error.filename}: {error.strerror}; monitoring does not learn of this drill")
 
 
 def tidy(config: Config) -> int:
     """Remove what a drill has left behind that was ended by force. Raises InstanceError, OSError."""
     if clean(config):
-        _say(4, "what an earlier drill has left behind is removed")
+        say(4, "what an earlier drill has left behind is removed")
     state = reports.read_state(config.directory)
     killed = {name: {**one, "running": 0, "problem": _KILLED} for name, one in state.items() if one.get("running")}
     if killed:
         _remember(config, {**state, **killed})
         for name in killed:
-            _say(3, f"{name}: the restore drill FAILED: {_KILLED}")
+            say(3, f"{name}: the restore drill FAILED: {_KILLED}")
     return 0
 
 
@@ -188,11 +176,11 @@ def status(config: Config, as_json: bool) -> int:
     for name in sorted({*state, *(one.host for one in config.origins)}):
         one = state.get(name, {})
         if one.get("success"):
-            _say(6, f"{name}: a backup was restored and was good at {form.format_time(float(one['success']))}")
+            say(6, f"{name}: a backup was restored and was good at {form.format_time(float(one['success']))}")
         if one.get("running"):
-            _say(5, f"{name}: a drill lasts since {form.format_time(float(one['try']))}, or was ended by force")
+            say(5, f"{name}: a drill lasts since {form.format_time(float(one['try']))}, or was ended by force")
         problem = one.get("problem", "no drill has ended")
         if problem:
             wrong = True
-            _say(3, f"{name}: {problem}")
+            say(3, f"{name}: {problem}")
     return 1 if wrong else 0

@@ -37,8 +37,13 @@ def write_text(path: str, text: str, mode: int = 0o644, check: t.Optional[t.Call
         os.unlink(temporary)
         raise
     # The rename is in the directory.
-    directory_handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directory(directory)
+
+
+def sync_directory(path: str) -> None:
+    """Bring the names in a directory to the disk. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory_handle)
+        os.fsync(handle)
     finally:
-        os.close(directory_handle)
+        os.close(handle)

@@ -36,6 +36,7 @@ import typing as t
 from ansible_collections.civitas.hosting.plugins.module_utils import _login_text as text
 from ansible_collections.civitas.hosting.plugins.module_utils._login_spool import BASES, LIMIT, LOST, count_lost, open_directory, to_journal
 from ansible_collections.civitas.hosting.plugins.module_utils._login_spool import write as write_file
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import parsed
 from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Rejected, Undelivered, Webhook, trust
 
 CONFIG = "/etc/civitas/logins.json"
@@ -67,25 +68,19 @@ class Config(t.NamedTuple):
         return [name for name, options in zip(DESTINATIONS, (self.smtp, self.webhook)) if options]
 
 
-class ConfigError(Exception):
-    """The configuration cannot be used."""
-
-
 def read_config(path: str = CONFIG) -> Config:
     """Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        return Config(
-            str(found["host"]),
-            dict(found["smtp"]),
-            dict(found["webhook"]),
-            str(found["automation"]),
-            60.0 * float(found["automation_minutes"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        # The text of a JSON error quotes nothing of the file.
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
+    return parsed(path, _config)
+
+
+def _config(found: t.Dict[str, t.Any]) -> Config:
+    return Config(
+        str(found["host"]),
+        dict(found["smtp"]),
+        dict(found["webhook"]),
+        str(found["automation"]),
+        60.0 * float(found["automation_minutes"]),
+    )
 
 
 def read_state(path: str = STATE) -> t.Dict[str, t.Any]:

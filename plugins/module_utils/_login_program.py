@@ -12,11 +12,11 @@ Private to the collection: no promise of stability. Standard library only.
 from __future__ import annotations
 
 import os
-import sys
 import time
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _login_spool as spool
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
 
 # What waits longer than this is told by 'status'.
 LATE = 300.0
@@ -36,7 +36,7 @@ def main(arguments: t.Sequence[str]) -> int:
 def _people(arguments: t.Sequence[str]) -> int:
     import argparse
 
-    from ansible_collections.civitas.hosting.plugins.module_utils._login_delivery import ConfigError
+    from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ConfigError
 
     parser = argparse.ArgumentParser(prog="civitas-logins", description="Tells who logs in to this host.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -48,24 +48,17 @@ def _people(arguments: t.Sequence[str]) -> int:
     commands.add_parser("status", help="what waits and why; exit status 1 when something is not delivered")
     options = parser.parse_args(arguments)
     if not _is_root():
-        _say(3, "civitas-logins: only root can read its files; write sudo before it")
+        say(3, "civitas-logins: only root can read its files; write sudo before it")
         return 1
     try:
         return {"deliver": _deliver, "retry": _retry, "digest": _digest, "test": _test, "status": _status}[options.command]()
     except (ConfigError, OSError) as error:
-        _say(3, f"civitas-logins: {error}")
+        say(3, f"civitas-logins: {error}")
         return 1
 
 
 def _is_root() -> bool:
     return os.geteuid() == 0
-
-
-def _say(severity: int, text: str) -> None:
-    """A line for people; the journal learns the severity from its beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    for line in text.splitlines():
-        stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
 
 
 def _deliver() -> int:
@@ -101,8 +94,8 @@ def _digest() -> int:
         queues.queue(digest.digest(queues.config.host, since, until, day, logins, delivery.journal_begins()))
         queues.remember(digest=until)
     for line in digest.guesses(day):
-        _say(2, line)
-    _say(6, f"{sum(day.failed.values())} failed logins since {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(since))}")
+        say(2, line)
+    say(6, f"{sum(day.failed.values())} failed logins since {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(since))}")
     return 0
 
 
@@ -113,13 +106,13 @@ def _test() -> int:
     queues = delivery.Delivery(delivery.read_config())
     host = queues.config.host
     if not queues.config.destinations:
-        _say(4, "no destination is configured; logins are kept in the record only. Set access_announce_smtp or access_announce_webhook")
+        say(4, "no destination is configured; logins are kept in the record only. Set access_announce_smtp or access_announce_webhook")
         return 1
     message = text.message(f"test-{time.time_ns():x}", "test", host, f"[{host}] test of the login announcement", ["This is a test."], {})
     failed = False
     for name in queues.config.destinations:
         problem = queues.send_now(name, message)
-        _say(3 if problem else 6, problem or f"{name}: taken")
+        say(3 if problem else 6, problem or f"{name}: taken")
         failed = failed or bool(problem)
     return 1 if failed else 0
 
@@ -134,7 +127,7 @@ def _status() -> int:
     for kind in ("new", *delivery.DESTINATIONS):
         names = [(base, name) for base in queues.bases for name in queues.names(base, kind)]
         ages = [now - queues.age(base, kind, name) for base, name in names]
-        _say(6, f"{kind}: {len(names)} wait" + (f", the oldest for {max(ages):.0f} seconds" if ages else ""))
+        say(6, f"{kind}: {len(names)} wait" + (f", the oldest for {max(ages):.0f} seconds" if ages else ""))
         if ages and max(ages) > LATE:
             problems.append(f"{kind}: {len(names)} wait, the oldest for {max(ages) / 60:.0f} minutes")
     state = delivery.read_state()
@@ -143,10 +136,10 @@ def _status() -> int:
         if found.get("problem"):
             problems.append(f"{found['problem']} (since {(now - float(found['since'])) / 60:.0f} minutes)")
     if not queues.config.destinations:
-        _say(6, "no destination is configured: logins are kept in the record only")
+        say(6, "no destination is configured: logins are kept in the record only")
     for unit in UNITS:
         if subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode != 0:
             problems.append(f"{unit} does not run; systemctl start {unit}")
     for problem in problems:
-        _say(3, problem)
+        say(3, problem)
     return 1 if problems else 0

@@ -22,11 +22,13 @@ import threading
 import time
 import typing as t
 
+from ansible_collections.civitas.hosting.plugins.module_utils import _journal_lines as journal
 from ansible_collections.civitas.hosting.plugins.module_utils import _logs_lines as lines
 from ansible_collections.civitas.hosting.plugins.module_utils import _logs_store as store
 from ansible_collections.civitas.hosting.plugins.module_utils import _logs_wire as wire
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json, write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, render, sample
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ConfigError, parsed
 
 CONFIG = "/etc/civitas/logs.json"
 # When the receiver had everything the last time.
@@ -47,10 +49,6 @@ HEARTBEAT = 300.0
 TIDY = 3600.0
 LATE = 900.0
 SILENT = 10800.0
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 class Config(t.NamedTuple):
@@ -117,31 +115,27 @@ def _options(arguments: t.Sequence[str]) -> t.Any:
 
 def read_config(path: str = CONFIG) -> Config:
     """Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        return Config(
-            directory=str(found["directory"]),
-            keep_days=int(found["keep_days"]),
-            identifiers=[str(name) for name in found["identifiers"]],
-            metrics_directory=str(found["metrics_directory"]),
-            files=(str(found["certificate_file"]), str(found["key_file"]), str(found["ca_file"])),
-            receiver=dict(found["receiver"]),
-            senders={str(tls_name): str(name) for tls_name, name in found["senders"].items()},
-            received_directory=str(found["received_directory"]),
-            port=int(found["port"]),
-            bytes_a_day=int(found["bytes_a_day"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
+    return parsed(path, _config)
+
+
+def _config(found: t.Dict[str, t.Any]) -> Config:
+    return Config(
+        directory=str(found["directory"]),
+        keep_days=int(found["keep_days"]),
+        identifiers=[str(name) for name in found["identifiers"]],
+        metrics_directory=str(found["metrics_directory"]),
+        files=(str(found["certificate_file"]), str(found["key_file"]), str(found["ca_file"])),
+        receiver=dict(found["receiver"]),
+        senders={str(tls_name): str(name) for tls_name, name in found["senders"].items()},
+        received_directory=str(found["received_directory"]),
+        port=int(found["port"]),
+        bytes_a_day=int(found["bytes_a_day"]),
+    )
 
 
 def say(severity: int, line: str) -> None:
-    """A line for people; the journal learns the severity from its beginning (sd-daemon(3))."""
-    line = "".join(character if character.isprintable() else "?" for character in line)
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
-    stream.flush()
+    """One line, whatever a stranger put in it."""
+    journal.say(severity, "?".join(line.splitlines()))
 
 
 # --- what is kept

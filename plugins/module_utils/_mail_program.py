@@ -15,14 +15,15 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _login_text as text
 from ansible_collections.civitas.hosting.plugins.module_utils import _mail_queue as queue
 from ansible_collections.civitas.hosting.plugins.module_utils import _mail_signing as signing
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json, write_text
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ConfigError, parsed
 from ansible_collections.civitas.hosting.plugins.module_utils._webhook import Undelivered, Webhook
 
 CONFIG = "/etc/civitas/mail.json"
@@ -48,10 +49,6 @@ _ADVICE = "run the site playbook, it writes /etc/postfix"
 _DOWN = "Mail system is down"
 _RUNBOOK = "What to do stands in docs/runbooks/mail_relay.md."
 _TEST_SECONDS = 30
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 class Config(t.NamedTuple):
@@ -89,42 +86,33 @@ def main(arguments: t.Sequence[str]) -> int:
     commands.add_parser("test", help="send a test message by mail to root and by the webhook; exit status 1 when one does not take it")
     options = parser.parse_args(list(arguments))
     if os.geteuid() != 0:
-        _say(3, "civitas-mail: only root can read its files; write sudo before it")
+        say(3, "civitas-mail: only root can read its files; write sudo before it")
         return 1
     try:
         config = read_config()
         return {"watch": watch, "status": status, "check": check, "dkim": dkim, "test": test}[options.command](config)
     except (ConfigError, signing.SigningError, OSError) as error:
-        _say(3, f"civitas-mail: {error}")
+        say(3, f"civitas-mail: {error}")
         return 1
 
 
 def read_config(path: str = CONFIG) -> Config:
     """Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        return Config(
-            host=str(found["host"]),
-            unit=str(found["unit"]),
-            spool=str(found["spool"]),
-            limits=queue.Limits(60.0 * found["minutes"], int(found["messages"]), int(found["free_bytes"])),
-            metrics_file=str(found["metrics_file"]),
-            settings=dict(found["settings"]),
-            services=list(found["services"]),
-            webhook=dict(found["webhook"]),
-            dkim=str(found["dkim"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        # The text of a JSON error quotes nothing of the file.
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
+    return parsed(path, _config)
 
 
-def _say(severity: int, lines: str) -> None:
-    """A line for people; the journal learns the severity from its beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    for line in lines.splitlines():
-        stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
+def _config(found: t.Dict[str, t.Any]) -> Config:
+    return Config(
+        host=str(found["host"]),
+        unit=str(found["unit"]),
+        spool=str(found["spool"]),
+        limits=queue.Limits(60.0 * found["minutes"], int(found["messages"]), int(found["free_bytes"])),
+        metrics_file=str(found["metrics_file"]),
+        settings=dict(found["settings"]),
+        services=list(found["services"]),
+        webhook=dict(found["webhook"]),
+        dkim=str(found["dkim"]),
+    )
 
 
 # --- the queue
@@ -154,17 +142,17 @@ def watch(config: Config) -> int:
         write_text(config.metrics_file, queue.metrics(seen, found, now) + (signing.metrics(signed) if signed else ""))
     except OSError as error:
         # With a full disk; the alert must go out nevertheless.
-        _say(4, f"{config.metrics_file}: {error.strerror or error}")
+        say(4, f"{config.metrics_file}: {error.strerror or error}")
     told = read_told()
     lines, after = queue.news(found, told, now)
     for line in lines:
-        _say(3 if found else 5, line)
+        say(3 if found else 5, line)
     if lines and config.webhook:
         try:
             send(config, "mail" if found else "mail recovered", lines)
         except Undelivered as error:
             # It stays news.
-            _say(3, f"{error}; it is tried again by the next run")
+            say(3, f"{error}; it is tried again by the next run")
             return 1
     if after != told:
         remember(after)
@@ -181,7 +169,7 @@ def look_at_signing(config: Config, now: float, act: bool) -> t.Tuple[t.Optional
         if act and signing.settle(store, config.dkim, seen.answer, signing.reload_signer):
             store.remember(now, config.dkim, seen.answer)
             seen = seen._replace(signs=store.signs())
-            _say(5, signing.summary(seen))
+            say(5, signing.summary(seen))
         return seen, signing.problems(seen)
     except (signing.SigningError, OSError, subprocess.SubprocessError) as error:
         return None, {"signing": f"whether mail is signed cannot be told: {text.clean(error)}"}
@@ -228,10 +216,10 @@ def status(config: Config) -> int:
     now = time.time()
     seen = look(config)
     waits = f", the oldest for {seen.oldest(now):.0f} seconds" if seen.moving else ""
-    _say(6, f"{len(seen.moving)} wait{waits}; {len(seen.mails) - len(seen.moving)} on hold; {seen.free // 2**20} MiB left")
+    say(6, f"{len(seen.moving)} wait{waits}; {len(seen.mails) - len(seen.moving)} on hold; {seen.free // 2**20} MiB left")
     found = {**queue.problems(seen, config.limits, now), **look_at_signing(config, now, act=False)[1]}
     for line in found.values():
-        _say(3, line)
+        say(3, line)
     return 1 if found else 0
 
 
@@ -249,9 +237,9 @@ def check(config: Config) -> int:
     except OSError as error:
         found.append(f"{error.filename}: {error.strerror}, so no smarthost is trusted; write another mail_relay_smarthost.ca_file")
     for line in found:
-        _say(3, line)
+        say(3, line)
     if not found:
-        _say(6, f"mail leaves by {wanted['relayhost']} only, over verified TLS, and is taken from {wanted['mynetworks']}")
+        say(6, f"mail leaves by {wanted['relayhost']} only, over verified TLS, and is taken from {wanted['mynetworks']}")
     return 1 if found else 0
 
 
@@ -292,12 +280,12 @@ def _run(*command: str) -> str:
 def dkim(config: Config) -> int:
     """Show the record that receivers need. Changes nothing."""
     if not config.dkim:
-        _say(6, "this host does not sign; see mail_relay_dkim")
+        say(6, "this host does not sign; see mail_relay_dkim")
         return 0
     seen = signing.look(signing.Store(), config.dkim, time.time(), always=True)
-    _say(6 if seen.good else 3, signing.summary(seen))
+    say(6 if seen.good else 3, signing.summary(seen))
     if seen.public_key:
-        _say(6, signing.zone_line(seen.wanted, signing.record_value(seen.public_key)))
+        say(6, signing.zone_line(seen.wanted, signing.record_value(seen.public_key)))
     return 0 if seen.good else 1
 
 
@@ -315,7 +303,7 @@ def test(config: Config) -> int:
     except Undelivered as error:
         outcomes.append(("webhook", str(error)))
     for name, problem in outcomes:
-        _say(3 if problem else 6, f"{name}: {problem or 'taken'}")
+        say(3 if problem else 6, f"{name}: {problem or 'taken'}")
     return 1 if any(problem for _name, problem in outcomes) else 0
 
 

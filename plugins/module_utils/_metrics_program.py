@@ -28,8 +28,10 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_co
 from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_host as host
 from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_packages as packages
 from ansible_collections.civitas.hosting.plugins.module_utils import _metrics_postgres as postgres
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json, write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, render, sample
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ConfigError, parsed
 
 CONFIG = "/etc/civitas/metrics.json"
 # What one measurement leaves for the next. Not on /run: what a reboot forgets would begin to wait anew.
@@ -55,10 +57,6 @@ TITLES = {
 SECONDS = 8.0
 SECONDS_OF = {"updates": 30.0}
 _STA_UNSYNC = 0x0040
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 class Config(t.NamedTuple):
@@ -89,36 +87,29 @@ def main(arguments: t.Sequence[str]) -> int:
         sys.stderr.write("civitas-metrics takes no arguments; it measures this host once, and writes the result for monitoring\n")
         return 0 if arguments[0] in ("-h", "--help") else 2
     if os.geteuid() != 0:
-        _say(3, "civitas-metrics: only root can measure; write sudo before it")
+        say(3, "civitas-metrics: only root can measure; write sudo before it")
         return 1
     try:
         collect(read_config(), TOPICS)
     except (ConfigError, OSError) as error:
-        _say(3, f"civitas-metrics: {error}")
+        say(3, f"civitas-metrics: {error}")
         return 1
     return 0
 
 
 def read_config(path: str = CONFIG) -> Config:
     """Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        return Config(
-            directory=str(found["directory"]),
-            units=[str(unit) for unit in found["units"]],
-            mounts=[str(mount) for mount in found["mounts"]],
-            containers=[(str(one["project"]), str(service)) for one in found["containers"] for service in one["services"]],
-            components={str(name): str(day) for name, day in found["components"].items()},
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
+    return parsed(path, _config)
 
 
-def _say(severity: int, line: str) -> None:
-    """A line for people; the journal learns the severity from its beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
+def _config(found: t.Dict[str, t.Any]) -> Config:
+    return Config(
+        directory=str(found["directory"]),
+        units=[str(unit) for unit in found["units"]],
+        mounts=[str(mount) for mount in found["mounts"]],
+        containers=[(str(one["project"]), str(service)) for one in found["containers"] for service in one["services"]],
+        components={str(name): str(day) for name, day in found["components"].items()},
+    )
 
 
 def collect(config: Config, topics: t.Mapping[str, Topic], state_file: str = STATE) -> None:
@@ -132,9 +123,9 @@ def collect(config: Config, topics: t.Mapping[str, Topic], state_file: str = STA
         fault = _measured(functools.partial(topic, config, after, time.time()), SECONDS_OF.get(name, SECONDS), found)
         # It is told once. What failed is measured from where it stood.
         if fault and fault != before.get("fault", ""):
-            _say(4, f"{name}: {fault}")
+            say(4, f"{name}: {fault}")
         if not fault and before.get("fault", ""):
-            _say(5, f"{name}: measured again")
+            say(5, f"{name}: measured again")
         state[name] = {**(before if fault else after), "fault": fault}
         found.append(sample("civitas_collect_failed", bool(fault), topic=name))
     found.append(sample("civitas_collect_seconds", round(time.monotonic() - begin, 3)))

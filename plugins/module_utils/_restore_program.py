@@ -19,15 +19,13 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_for
 from ansible_collections.civitas.hosting.plugins.module_utils import _restore_run as restoring
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_postgres import Postgres
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Store
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ConfigError, parsed, with_tuples
 from ansible_collections.civitas.hosting.plugins.module_utils._restore_run import Config, Journal, Plan, Restore, RestoreFailed, Tree
 from ansible_collections.civitas.hosting.plugins.module_utils._restore_writers import Writers
 
 CONFIG = "/etc/civitas/restore.json"
 PLAN = "/run/civitas-restore/plan.json"
-
-
-class ConfigError(Exception):
-    """The configuration or the plan cannot be used."""
 
 
 def main(arguments: t.Sequence[str]) -> int:
@@ -56,85 +54,71 @@ def main(arguments: t.Sequence[str]) -> int:
             return _status(config, options.json)
         return _work(config, options)
     except (ConfigError, RestoreFailed, OSError) as error:
-        _say(3, f"civitas-restore: {error}")
+        say(3, f"civitas-restore: {error}")
         return 1
 
 
 def read_config(path: str = CONFIG) -> Config:
     """Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        config = Config(
-            host=str(found["host"]),
-            environment=str(found["environment"]),
-            directory=str(found["directory"]),
-            backup_directory=str(found["backup_directory"]),
-            minimum_free=int(found["minimum_free_bytes"]),
-            keep_days=int(found["keep_days"]),
-            postgres=[Postgres(**_tuples(one)) for one in found["postgres"]],
-            files=[Tree(**one) for one in found["files"]],
-            writers=Writers(**_tuples(found["writers"])),
-        )
-        wrong = [one.path for one in config.files if not os.path.isabs(one.path) or os.path.normpath(one.path) == "/"]
-        if wrong:
-            raise ValueError(f"{wrong[0]!r} is no path of a tree")
-        return config
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
+    return parsed(path, _config)
+
+
+def _config(found: t.Dict[str, t.Any]) -> Config:
+    config = Config(
+        host=str(found["host"]),
+        environment=str(found["environment"]),
+        directory=str(found["directory"]),
+        backup_directory=str(found["backup_directory"]),
+        minimum_free=int(found["minimum_free_bytes"]),
+        keep_days=int(found["keep_days"]),
+        postgres=[Postgres(**with_tuples(one)) for one in found["postgres"]],
+        files=[Tree(**one) for one in found["files"]],
+        writers=Writers(**with_tuples(found["writers"])),
+    )
+    wrong = [one.path for one in config.files if not os.path.isabs(one.path) or os.path.normpath(one.path) == "/"]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no path of a tree")
+    return config
 
 
 def read_plan(path: str) -> Plan:
     """Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        store, before = found.pop("store", None), found.pop("before", None)
-        plan = Plan(
-            **_tuples({**found, "signers": None}),
-            store=Store(**_tuples(store)) if store else None,
-            before=form.parse_time(before) if before else None,
-        )._replace(signers=[str(key) for key in found["signers"]])
-        if not form.is_host(plan.host) or not (plan.store or plan.sets):
-            raise ValueError("it says not whose sets are restored, or not where they are")
-        return plan
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+    return parsed(path, _plan, "")
 
 
-def _tuples(values: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
-def _say(severity: int, lines: str) -> None:
-    """Lines for people; the journal learns the severity from their beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    for line in lines.splitlines():
-        stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
-    stream.flush()
+def _plan(found: t.Dict[str, t.Any]) -> Plan:
+    store, before = found.pop("store", None), found.pop("before", None)
+    plan = Plan(
+        **with_tuples({**found, "signers": None}),
+        store=Store(**with_tuples(store)) if store else None,
+        before=form.parse_time(before) if before else None,
+    )._replace(signers=[str(key) for key in found["signers"]])
+    if not form.is_host(plan.host) or not (plan.store or plan.sets):
+        raise ValueError("it says not whose sets are restored, or not where they are")
+    return plan
 
 
 def _work(config: Config, options: argparse.Namespace) -> int:
     """Raises RestoreFailed, ConfigError, OSError."""
     os.makedirs(config.directory, mode=0o700, exist_ok=True)
-    restore = Restore(config, _say)
+    restore = Restore(config, say)
     if options.command == "run":
         plan = read_plan(options.plan)
         os.unlink(options.plan)
         with restoring.removed(plan.identity), restoring.locked(config):
-            _say(6, _line(restore.run(plan)))
+            say(6, _line(restore.run(plan)))
         return 0
     with restoring.locked(config):
         if options.command == "settle":
             journal: t.Optional[Journal] = restore.settle(options.boot)
         elif options.command == "forget":
             for one in restore.forget(options.when):
-                _say(6, f"what was kept of {one.when} is removed")
+                say(6, f"what was kept of {one.when} is removed")
             return 0
         else:
             journal = {"resume": restore.resume, "undo": restore.undo, "accept": restore.accept}[options.command]()
     if journal is not None:
-        _say(6, _line(journal))
+        say(6, _line(journal))
     return 0
 
 
@@ -165,15 +149,15 @@ def _status(config: Config, as_json: bool) -> int:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return 1 if waits else 0
     if last is None:
-        _say(6, "nothing was ever restored here")
+        say(6, "nothing was ever restored here")
         return 0
-    _say(6, _line(last))
+    say(6, _line(last))
     for one in kept:
         copies = [move.at(one.content["kept"]) for group in one.databases().values() for move in group]
         copies += [move.at(one.content["kept"]) for move in one.trees()]
-        _say(6, f"{one.when} keeps {', '.join(copies) or 'nothing'}; 'civitas-restore forget {one.when}' removes it")
+        say(6, f"{one.when} keeps {', '.join(copies) or 'nothing'}; 'civitas-restore forget {one.when}' removes it")
     for path in last.content["sides"]:
-        _say(6, f"{path} was brought to the side")
+        say(6, f"{path} was brought to the side")
     if last.phase == restoring.RESTORED:
-        _say(5, "nobody has said yet whether the application works: 'civitas-restore accept' or 'civitas-restore undo'")
+        say(5, "nobody has said yet whether the application works: 'civitas-restore accept' or 'civitas-restore undo'")
     return 1 if waits else 0

@@ -30,6 +30,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _restore_na
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import CHUNK
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_tree import CANARY
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_verify import Index
+from ansible_collections.civitas.hosting.plugins.module_utils._json_file import sync_directory
 
 # Of the file system, not of the data.
 _LEFT = "lost+found"
@@ -101,7 +102,7 @@ def forward(move: TreeMove) -> None:
         if os.path.isdir(move.path) and not os.path.isdir(before):
             os.rename(move.path, before)
         os.rename(new, move.path)
-        _sync(os.path.dirname(move.path))
+        sync_directory(os.path.dirname(move.path))
         return
     part = f"{before}.part"
     if not os.path.isdir(before):
@@ -110,11 +111,11 @@ def forward(move: TreeMove) -> None:
             _dress(move.path, part)
         _move_all(move.path, part)
         os.rename(part, before)
-        _sync(move.path)
+        sync_directory(move.path)
     _move_all(new, move.path)
     _dress(new, move.path)
     os.rmdir(new)
-    _sync(move.path)
+    sync_directory(move.path)
 
 
 def backward(move: TreeMove) -> None:
@@ -126,7 +127,7 @@ def backward(move: TreeMove) -> None:
             os.rename(move.path, new)
         if os.path.isdir(before):
             os.rename(before, move.path)
-        _sync(os.path.dirname(move.path))
+        sync_directory(os.path.dirname(move.path))
         return
     part = f"{before}.part"
     if os.path.isdir(before):
@@ -135,12 +136,12 @@ def backward(move: TreeMove) -> None:
             _dress(move.path, new)
         _move_all(move.path, new)
         os.rename(before, part)
-        _sync(move.path)
+        sync_directory(move.path)
     if os.path.isdir(part):
         _move_all(part, move.path)
         _dress(part, move.path)
         os.rmdir(part)
-        _sync(move.path)
+        sync_directory(move.path)
 
 
 def keep(move: TreeMove) -> None:
@@ -165,8 +166,8 @@ def _move_all(source: str, target: str) -> None:
                 shutil.rmtree(os.path.join(source, name))
             continue
         os.rename(os.path.join(source, name), os.path.join(target, name))
-    _sync(target)
-    _sync(source)
+    sync_directory(target)
+    sync_directory(source)
 
 
 def _dress(source: str, target: str) -> None:
@@ -174,14 +175,6 @@ def _dress(source: str, target: str) -> None:
     found = os.stat(source)
     os.chown(target, found.st_uid, found.st_gid)
     shutil.copystat(source, target)
-
-
-def _sync(directory: str) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # --- whether it is what it should be

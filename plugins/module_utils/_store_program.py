@@ -26,8 +26,10 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_for
 from ansible_collections.civitas.hosting.plugins.module_utils import _store_give as giver
 from ansible_collections.civitas.hosting.plugins.module_utils import _store_receive as receiver
 from ansible_collections.civitas.hosting.plugins.module_utils import _store_retention as retention
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, render, sample
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ConfigError, parsed
 from ansible_collections.civitas.hosting.plugins.module_utils._store_sets import HostStore, StoredSet, StoreError, describe, verify_set
 
 CONFIG = "/etc/civitas/store.json"
@@ -49,10 +51,6 @@ TITLES = {
     "civitas_store_free_bytes": "What is free on the disk.",
     "civitas_store_time_seconds": "When these figures were made.",
 }
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 class Host(t.NamedTuple):
@@ -96,7 +94,7 @@ def main(arguments: t.Sequence[str]) -> int:
     if len(arguments) == 2 and arguments[0] == "-c":
         words = shlex.split(arguments[1])
         if not words or words[0] != PROGRAM or words[1:2] == ["-c"]:
-            _say(3, "civitas-store: this is no shell")
+            say(3, "civitas-store: this is no shell")
             return 1
         return main(words[1:])
     parser = argparse.ArgumentParser(prog="civitas-store", description="Keeps the backups of hosts.")
@@ -150,37 +148,36 @@ def main(arguments: t.Sequence[str]) -> int:
             return _forget(config, options)
         return _status(config, options.json)
     except (ConfigError, StoreError, OSError) as error:
-        _say(3, f"civitas-store: {error}")
+        say(3, f"civitas-store: {error}")
         return 1
 
 
 def read_config(path: str = CONFIG) -> Config:
     """Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        hosts = {}
-        for name, one in found["hosts"].items():
-            if not form.is_host(name):
-                raise ValueError(f"{name!r} is no name of a host")
-            hosts[name] = Host(
-                user=str(one["user"]),
-                signers=[str(key) for key in one["signers"]],
-                quota=int(one["quota_bytes"]),
-                rules=_rules(one["retention"]),
-                readers=[str(key) for key in one.get("readers", [])],
-            )
-        return Config(
-            directory=str(found["directory"]),
-            socket=str(found["socket"]),
-            grants=str(found["grants"]),
-            reader=str(found["reader"]),
-            minimum_free=int(found["minimum_free_bytes"]),
-            metrics_file=str(found["metrics_file"]),
-            hosts=hosts,
+    return parsed(path, _config)
+
+
+def _config(found: t.Dict[str, t.Any]) -> Config:
+    hosts = {}
+    for name, one in found["hosts"].items():
+        if not form.is_host(name):
+            raise ValueError(f"{name!r} is no name of a host")
+        hosts[name] = Host(
+            user=str(one["user"]),
+            signers=[str(key) for key in one["signers"]],
+            quota=int(one["quota_bytes"]),
+            rules=_rules(one["retention"]),
+            readers=[str(key) for key in one.get("readers", [])],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
+    return Config(
+        directory=str(found["directory"]),
+        socket=str(found["socket"]),
+        grants=str(found["grants"]),
+        reader=str(found["reader"]),
+        minimum_free=int(found["minimum_free_bytes"]),
+        metrics_file=str(found["metrics_file"]),
+        hosts=hosts,
+    )
 
 
 def _rules(value: t.Any) -> retention.Rules:
@@ -190,12 +187,6 @@ def _rules(value: t.Any) -> retention.Rules:
             raise ValueError(f"nobody knows the retention {value!r}; there are {', '.join(sorted(retention.PRESETS))}")
         return retention.PRESETS[value]
     return retention.Rules(**value)
-
-
-def _say(severity: int, line: str) -> None:
-    """A line for people; the journal learns the severity from its beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
 
 
 def _host_store(config: Config, name: str) -> HostStore:
@@ -245,7 +236,7 @@ def _grants(config: Config, options: argparse.Namespace) -> int:
         return 0
     if options.command == "revoke":
         if not giver.revoke(config.grants, command, options.key, now):
-            _say(4, "this key had no grant")
+            say(4, "this key had no grant")
         return 0
     store = _known(config, options.host)
     if options.set and options.set not in [one.set_id for one in store.sets()]:
@@ -281,11 +272,11 @@ def _verify(config: Config, oldest: t.Optional[int]) -> int:
                 with store.locked():
                     after = verify_set(store, one, time.time(), seen) if os.path.isdir(one.path) else one
             except StoreError as error:
-                _say(4, f"{name}: {error}")
+                say(4, f"{name}: {error}")
                 continue
             if after.bad:
                 failed = True
-                _say(3, f"{name}: {one.set_id} is damaged: {', '.join(after.bad)}")
+                say(3, f"{name}: {one.set_id} is damaged: {', '.join(after.bad)}")
     write_metrics(config, time.time())
     return 1 if failed else 0
 
@@ -297,12 +288,12 @@ def _retain(config: Config) -> int:
             done = retention.apply(_host_store(config, name), host.rules, time.time())
         except (StoreError, OSError) as error:
             failed = True
-            _say(3, f"{name}: {error}")
+            say(3, f"{name}: {error}")
             continue
         if done.held:
-            _say(4, f"{name}: nothing is removed: {done.held}")
+            say(4, f"{name}: nothing is removed: {done.held}")
         for set_id in done.remove:
-            _say(6, f"{name}: {set_id} was removed")
+            say(6, f"{name}: {set_id} was removed")
     write_metrics(config, time.time())
     return 1 if failed else 0
 
@@ -322,12 +313,12 @@ def _forget(config: Config, options: argparse.Namespace) -> int:
         raise StoreError(f"{options.host}: nothing is removed: {done.held} than {options.before}", final=True)
     for set_id in done.remove:
         line = f"{options.host}: {set_id} {'was removed, as of before' if options.remove else 'is of before'} {options.before}"
-        _say(6, line)
+        say(6, line)
         if options.remove:
             # Who removes backups by hand leaves a trace that is not on the terminal.
             syslog.syslog(syslog.LOG_NOTICE, f"civitas-store: {line}")
     if not options.remove and done.remove:
-        _say(6, f"these {len(done.remove)} sets are removed with --remove")
+        say(6, f"these {len(done.remove)} sets are removed with --remove")
     write_metrics(config, time.time())
     return 0
 
@@ -410,9 +401,9 @@ def _status(config: Config, as_json: bool) -> int:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return 1 if report["problems"] else 0
     for name, found in report["hosts"].items():
-        _say(6, f"{name}: {len(found['sets'])} sets, {found['bytes'] / 2**20:.0f} MiB of {found['quota_bytes'] / 2**20:.0f}")
+        say(6, f"{name}: {len(found['sets'])} sets, {found['bytes'] / 2**20:.0f} MiB of {found['quota_bytes'] / 2**20:.0f}")
         for one in found["sets"]:
-            _say(6, f"  {one['set']}  {one['bytes'] / 2**20:.1f} MiB  {'good' if one['good'] else 'NOT GOOD'}")
+            say(6, f"  {one['set']}  {one['bytes'] / 2**20:.1f} MiB  {'good' if one['good'] else 'NOT GOOD'}")
     for line in report["problems"]:
-        _say(3, line)
+        say(3, line)
     return 1 if report["problems"] else 0

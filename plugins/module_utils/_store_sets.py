@@ -31,7 +31,7 @@ import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_format as form
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import CHUNK, TOLERANCE, FormatError, Manifest, Member
-from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json
+from ansible_collections.civitas.hosting.plugins.module_utils._json_file import sync_directory, write_json
 
 RECORD = "store.json"
 # A set that took longer to come than this counts by the day of its arrival.
@@ -243,9 +243,9 @@ class HostStore:
             self.write_record(one, staging)
             for name in os.listdir(staging):
                 os.chmod(os.path.join(staging, name), 0o600 if name == RECORD else 0o400)
-            _sync(staging)
+            sync_directory(staging)
             os.rename(staging, there)
-            _sync(self.sets_directory)
+            sync_directory(self.sets_directory)
             self._clean("")
             return self._kept(self._read(set_id))
 
@@ -404,14 +404,6 @@ def _write_new(path: str, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(directory: str) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _disk_usage(directory: str) -> int:

@@ -21,6 +21,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _volume_mou
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_setup as setup
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_state as state
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_swap as swap
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, render, sample
 from ansible_collections.civitas.hosting.plugins.module_utils._volume_mounts import Config
@@ -50,14 +51,8 @@ def main(arguments: t.Sequence[str]) -> int:
     try:
         return COMMANDS[options.command](mounting.read_config())
     except (VolumeError, OSError) as error:
-        _say(3, f"civitas-data: {error}")
+        say(3, f"civitas-data: {error}")
         return 1
-
-
-def _say(severity: int, line: str) -> None:
-    """A line for people; the journal learns the severity from its beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
 
 
 class Seen(t.NamedTuple):
@@ -105,9 +100,9 @@ def look(config: Config, runner: Run = state.run) -> Seen:
 def _status(config: Config) -> int:
     seen = look(config)
     for problem in seen.problems:
-        _say(3, problem)
+        say(3, problem)
     if not seen.problems:
-        _say(6, f"{', '.join(config.points)}: mounted from {config.source}")
+        say(6, f"{', '.join(config.points)}: mounted from {config.source}")
     return 1 if seen.problems else 0
 
 
@@ -173,7 +168,7 @@ def _unlock(config: Config) -> int:
     else:
         steps = unlock(config, b"")
     for step in steps:
-        _say(6, step)
+        say(6, step)
     return _status(config)
 
 
@@ -183,26 +178,26 @@ def _lock(config: Config) -> int:
     must(state.run, ["systemctl", "stop", state.OPEN_UNIT])
     if state.mapped_on():
         _close(config)
-    _say(6, "locked")
+    say(6, "locked")
     return 0
 
 
 def _key(config: Config) -> int:
     if not config.encrypted:
-        _say(3, "not protected: the volume is not encrypted")
+        say(3, "not protected: the volume is not encrypted")
         return 1
     verdict = keys.verdict(config, state.read_device(setup.find(config.device)))
     for line in verdict.lines:
-        _say(6 if verdict.protected else 3, line)
+        say(6 if verdict.protected else 3, line)
     return 0 if verdict.protected else 1
 
 
 def _swap(config: Config) -> int:
     found = swap.plain()
     for path in found:
-        _say(3, f"{path} is swap on a disk in the clear, and memory lies there; the site playbook turns it off")
+        say(3, f"{path} is swap on a disk in the clear, and memory lies there; the site playbook turns it off")
     if not found:
-        _say(6, "no swap on a disk in the clear")
+        say(6, "no swap on a disk in the clear")
     return 1 if found else 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Archives as OpenCRVS and Primero make them, with the same programs and in the same layout; and a server of PostgreSQL for their dumps.
+"""Archives as OpenCRVS and Primero make them, with the same programs and in the same layout.
 
 MongoDB's programs are in no distribution that is tested on, so its archives are written here, as mongo-tools states their format.
 """
@@ -18,53 +18,13 @@ from pathlib import Path
 
 import pytest
 
-VERSIONS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-PROGRAMS = VERSIONS[-1].parent if VERSIONS else Path()
-ROOT = os.geteuid() == 0
-VIA = ("runuser", "-u", "postgres", "--") if ROOT else ()
-MISSING = [name for name in ("openssl", "tar", "gzip", *(["runuser"] if ROOT else [])) if shutil.which(name) is None]
-needs_programs = pytest.mark.skipif(
-    not VERSIONS or bool(MISSING), reason=f"not installed here: {', '.join(MISSING) or 'the server of PostgreSQL'}"
-)
+from tests.unit.postgres_servers import needs_postgres
+
+MISSING = [name for name in ("openssl", "tar", "gzip") if shutil.which(name) is None]
+needs_programs = [*needs_postgres, pytest.mark.skipif(bool(MISSING), reason=f"not installed here: {', '.join(MISSING)}")]
 PASSPHRASE = b"a passphrase with spaces"
 DAY = "2026-03-01"
 _MOMENT = 1772323200 + 300
-
-
-class Cluster:
-    """A server of its own, reached by a socket; who runs the tests is its superuser, or the user postgres for root."""
-
-    port = 54331
-
-    def __init__(self, base: Path) -> None:
-        self.base, self.data = base, base / "cluster"
-        user = ["-U", "postgres"] if ROOT else []
-        self.run("initdb", "-D", str(self.data), "-A", "peer", "--locale=C.UTF-8", "--no-sync", *user)
-        settings = f"listen_addresses = ''\nunix_socket_directories = '{base}'\nport = {self.port}\nfsync = off\n"
-        subprocess.run(
-            [*VIA, "tee", "-a", str(self.data / "postgresql.conf")], input=settings.encode(), check=True, stdout=subprocess.DEVNULL
-        )
-        # Its output is not captured: the server would hold the pipe.
-        command = [*VIA, str(PROGRAMS / "pg_ctl"), "-D", str(self.data), "-w", "-l", str(base / "log"), "start"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
-
-    def run(self, program: str, *words: str) -> bytes:
-        done = subprocess.run([*VIA, str(PROGRAMS / program), *words], capture_output=True, check=False, cwd="/")
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def stop(self) -> None:
-        self.run("pg_ctl", "-D", str(self.data), "-m", "immediate", "stop")
-
-    @property
-    def where(self) -> list[str]:
-        return ["-h", str(self.base), "-p", str(self.port)]
-
-    def sql(self, database: str, query: str) -> str:
-        return self.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", *self.where, "-d", database, "-c", query).decode().strip()
-
-    def dump(self, database: str, *words: str) -> bytes:
-        return self.run("pg_dump", *self.where, "-d", database, "-F", "c", *words)
 
 
 # --- MongoDB

@@ -7,21 +7,12 @@ import json
 import os
 from pathlib import Path
 
-import pytest
 import testinfra
 
 from tools import scan
 
 DIRECTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 testinfra_hosts = ["ansible://servers"]
-
-
-@pytest.fixture(name="vault")
-def _vault(host):
-    names = host.ansible.get_variables()["groups"].get("backup")
-    if not names:
-        pytest.skip("DISTROS was given: there is the server only")
-    return testinfra.get_host(f"docker://{names[0]}")
 
 
 def kept(vault, server):

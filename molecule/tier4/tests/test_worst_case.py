@@ -32,14 +32,6 @@ COUNTED = (
 )
 
 
-@pytest.fixture(name="vault")
-def _vault(host):
-    names = host.ansible.get_variables()["groups"].get("backup")
-    if not names:
-        pytest.skip("DISTROS was given: there is the server only")
-    return testinfra.get_host(f"docker://{names[0]}")
-
-
 def playbook(name: str, **values: object) -> subprocess.CompletedProcess[str]:
     """A playbook over SSH, as people run it."""
     addresses = json.loads((DIRECTORY / "addresses.json").read_text())

@@ -5,30 +5,22 @@ from __future__ import annotations
 
 import gzip
 import io
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _import_dump as dumps
 from ansible_collections.civitas.hosting.plugins.module_utils._import_archive import ArchiveError, Budget, Gunzip
 
-from tests.unit.import_archives import END, MISSING, PRIMERO_SCHEMA, ROOT, VERSIONS, Cluster, bson, mongo, needs_programs, primero_rows
+from tests.unit.import_archives import END, PRIMERO_SCHEMA, bson, mongo, needs_programs, primero_rows
+from tests.unit.postgres_servers import running_cluster
 
+pytestmark = needs_programs
 RECORD = "6a1f4a0e-0000-4000-8000-000000000001"
 
 
 @pytest.fixture(scope="module", name="dump")
 def _dump() -> Iterator[bytes]:
-    if not VERSIONS or MISSING:
-        pytest.skip("the server of PostgreSQL is not installed here")
-    # Sockets have short paths.
-    base = Path(tempfile.mkdtemp(prefix="pg-"))
-    if ROOT:
-        shutil.chown(base, "postgres")
-    cluster = Cluster(base)
-    try:
+    with running_cluster() as cluster:
         cluster.sql("postgres", "CREATE DATABASE events")
         cluster.sql("events", PRIMERO_SCHEMA)
         cluster.sql("events", primero_rows([(1, "Child", RECORD, "it's a\tname", b"content"), (2, "Agency", "7", "logo.png", b"logo")]))
@@ -46,12 +38,8 @@ COPY app.births (id, text) FROM stdin;
 ' $$;""",
         )
         yield cluster.dump("events", "-Z", "9")
-    finally:
-        cluster.stop()
-        shutil.rmtree(base)
 
 
-@needs_programs
 def test_a_dump_is_counted(dump: bytes) -> None:
     found = dumps.read_dump(io.BytesIO(dump), keep=("attachments", "active_storage_blobs"))
     assert found.rows["app", "births"] == 5000 and found.rows["app", "nothing"] == 0 and found.rows["a.b", 'c "d" (e'] == 3
@@ -62,14 +50,12 @@ def test_a_dump_is_counted(dump: bytes) -> None:
     assert [row["filename"] for row in found.kept["active_storage_blobs"]] == ["it's a\tname", "logo.png"]
 
 
-@needs_programs
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.7, 0.999])
 def test_a_cut_dump_is_found(dump: bytes, keep: float) -> None:
     with pytest.raises(ArchiveError, match=r"cut off|is empty"):
         dumps.read_dump(io.BytesIO(dump[: int(len(dump) * keep)]))
 
 
-@needs_programs
 def test_what_is_no_dump(dump: bytes) -> None:
     with pytest.raises(ArchiveError, match="no dump"):
         dumps.read_dump(io.BytesIO(b"-- PostgreSQL database dump\n"))

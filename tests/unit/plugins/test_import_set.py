@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,13 +22,8 @@ from ansible_collections.civitas.hosting.plugins.module_utils._import_set import
 
 from tests.unit.import_archives import (
     DAY,
-    MISSING,
     PASSPHRASE,
     PRIMERO_SCHEMA,
-    ROOT,
-    VERSIONS,
-    VIA,
-    Cluster,
     encrypt,
     influx,
     mongo,
@@ -42,6 +36,7 @@ from tests.unit.import_archives import (
     tar,
     write,
 )
+from tests.unit.postgres_servers import Cluster, running_cluster
 
 pytestmark = needs_programs
 LIMIT = 2**30
@@ -50,14 +45,7 @@ RECORD = "6a1f4a0e-0000-4000-8000-000000000001"
 
 @pytest.fixture(scope="module", name="cluster")
 def _cluster() -> Iterator[Cluster]:
-    if not VERSIONS or MISSING:
-        pytest.skip("the server of PostgreSQL is not installed here")
-    # Sockets have short paths.
-    base = Path(tempfile.mkdtemp(prefix="pg-"))
-    if ROOT:
-        shutil.chown(base, "postgres")
-    cluster = Cluster(base)
-    try:
+    with running_cluster() as cluster:
         cluster.sql("postgres", "CREATE ROLE events_migrator; CREATE ROLE events_app")
         cluster.sql("postgres", "CREATE DATABASE events")
         cluster.sql(
@@ -67,9 +55,6 @@ def _cluster() -> Iterator[Cluster]:
             GRANT USAGE ON SCHEMA app TO events_app; RESET ROLE; CREATE EXTENSION pg_trgm;""",
         )
         yield cluster
-    finally:
-        cluster.stop()
-        shutil.rmtree(base)
 
 
 @pytest.fixture(scope="module", name="dump")
@@ -304,7 +289,7 @@ def test_an_attachment_that_was_damaged(archives: list[Path], cluster: Cluster, 
 
 
 def test_a_dump_becomes_a_new_database(cluster: Cluster, dump: bytes, tmp_path: Path) -> None:
-    server, file = Server(VIA, str(cluster.base), cluster.port), tmp_path / "events.dump"
+    server, file = Server(Cluster.via, str(cluster.base), cluster.port), tmp_path / "events.dump"
     file.write_bytes(dump)
     assert restore(server, str(file), "events_2026", owners=True) == {("app", "events"): 700}
     assert cluster.sql("events_2026", "SELECT tableowner FROM pg_tables WHERE tablename = 'events'") == "events_migrator"
@@ -318,7 +303,7 @@ def test_a_dump_becomes_a_new_database(cluster: Cluster, dump: bytes, tmp_path: 
 
 
 def test_a_database_that_cannot_be_made_leaves_nothing(cluster: Cluster, dump: bytes, tmp_path: Path) -> None:
-    server, file = Server(VIA, str(cluster.base), cluster.port), tmp_path / "events.dump"
+    server, file = Server(Cluster.via, str(cluster.base), cluster.port), tmp_path / "events.dump"
     cluster.sql("postgres", "CREATE ROLE gone")
     cluster.sql("postgres", "CREATE DATABASE other")
     cluster.sql("other", "CREATE TABLE t (x int); ALTER TABLE t OWNER TO gone; INSERT INTO t VALUES (1)")

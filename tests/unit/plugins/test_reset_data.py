@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,23 +22,15 @@ from ansible_collections.civitas.hosting.plugins.module_utils._reset_data import
 )
 from ansible_collections.civitas.hosting.plugins.module_utils._restore_writers import Writers
 
-from tests.unit.import_archives import MISSING, ROOT, VERSIONS, VIA, Cluster
+from tests.unit.postgres_servers import Cluster, needs_postgres, running_cluster
+
+pytestmark = needs_postgres
 
 
 @pytest.fixture(scope="module", name="cluster")
 def _cluster() -> Iterator[Cluster]:
-    if not VERSIONS or MISSING:
-        pytest.skip("the server of PostgreSQL is not installed here")
-    # Sockets have short paths.
-    base = Path(tempfile.mkdtemp(prefix="pg-"))
-    if ROOT:
-        shutil.chown(base, "postgres")
-    cluster = Cluster(base)
-    try:
+    with running_cluster() as cluster:
         yield cluster
-    finally:
-        cluster.stop()
-        shutil.rmtree(base)
 
 
 @pytest.fixture(name="database")
@@ -56,7 +46,7 @@ def _database(cluster: Cluster) -> Iterator[Database]:
         CREATE SCHEMA civitas_backup; CREATE TABLE civitas_backup.canary (nonce text); INSERT INTO civitas_backup.canary VALUES ('n');
         CREATE EXTENSION earthdistance CASCADE;""",
     )
-    yield Database("test data", ("public.schema_migrations",), cluster.port, str(cluster.base), VIA)
+    yield Database("test data", ("public.schema_migrations",), cluster.port, str(cluster.base), Cluster.via)
     cluster.sql("postgres", 'DROP DATABASE "test data" WITH (FORCE)')
 
 
