@@ -89,7 +89,9 @@ def replaced(name: str) -> None:
     (platform,) = [one for one in yaml.safe_load((SCENARIO / "molecule.yml").read_text())["platforms"] if one["name"].endswith("-debian12")]
     platform["name"] = name
     given = json.dumps({"scenario": "tier4", "platforms": [platform]})
-    bed.remove_host(name)
+    # Its address is not free again: the new one has another.
+    bed.docker("rename", name, f"{name}-lost")
+    bed.docker("pause", f"{name}-lost")
     bed.run(sys.executable, "-m", "tools.bed", "create", stdin=given, env={**os.environ, "PYTHONPATH": str(bed.ROOT)}, timeout=300)
     fresh = testinfra.get_host(f"docker://{name}")
     fresh.check_output("useradd --create-home --shell /bin/bash --password '*' deploy && install -d -m 0700 -o deploy /home/deploy/.ssh")
