@@ -44,6 +44,8 @@ MONITORING_GROUP = "monitoring"
 BACKUP_GROUP = "backup"
 # A host in one of these groups has its roles and no others. The tier `single` may do without them.
 SINGLE_PURPOSE_GROUPS = (BASTION_GROUP, MONITORING_GROUP, BACKUP_GROUP)
+# Of the roles of a group, those that only a host has for which this variable is written.
+ROLES_OF_VARIABLES = {"data_volume": "civitas_data_volume"}
 # Groups without which an inventory is not of the tier, and what their hosts do.
 NEEDED_GROUPS = {
     "tier4": {
@@ -58,7 +60,7 @@ _DATA_VOLUME_KEYS = ("device", "path", "filesystem", "initialize", "encryption")
 _MONITORING_KEYS = ("page_name", "page_users", "page_networks", "heartbeat_secret", "probes", "runbooks")
 WAY_IN = frozenset(f"civitas_{name}" for name in ("admin_networks", "automation", "bastion", "break_glass", "people"))
 # What is a host's own.
-OF_A_HOST = frozenset(("civitas_address", "civitas_heartbeat_secret", "civitas_monitoring_mode"))
+OF_A_HOST = frozenset(("civitas_address", "civitas_data_volume", "civitas_heartbeat_secret", "civitas_monitoring_mode"))
 _MAIL_KEYS = ("host", "port", "tls", "tls_name", "ca_file", "user", "password_secret", "sender", "allowed_senders", "to", "dkim")
 _MAIL_PROOF_KEYS = (
     *("domain", "envelope_domain", "selectors", "addresses", "nameservers", "smarthost"),
@@ -860,13 +862,29 @@ def servers_of(groups: t.Mapping[str, t.Sequence[str]]) -> t.List[str]:
     return [name for name in groups.get("all", ()) if name not in others]
 
 
-def roles_of(group_roles: t.Mapping[str, t.Sequence[str]], groups: t.Iterable[str]) -> t.List[str]:
-    """Return the roles of a host in C(groups), in their order. A group of a single purpose has all the roles of its hosts."""
+def roles_of(group_roles: t.Mapping[str, t.Sequence[str]], groups: t.Iterable[str], names: t.Container[str]) -> t.List[str]:
+    """Return the roles of a host, in their order.
+
+    Args:
+        group_roles: the roles of each group. A group of a single purpose has all the roles of its hosts.
+        groups: those that the host is in.
+        names: of its variables; a role of C(ROLES_OF_VARIABLES) whose variable is not among them is left out.
+    """
     member = {"all", *groups}
     single = [group for group in SINGLE_PURPOSE_GROUPS if group in member and group in group_roles]
     chosen = single[:1] or [group for group in group_roles if group not in SINGLE_PURPOSE_GROUPS]
     # An empty name is that of a role which the site does not ask for.
-    return list(dict.fromkeys(name for group in chosen if group in member for name in group_roles[group] if name))
+    found = dict.fromkeys(name for group in chosen if group in member for name in group_roles[group] if name)
+    return [name for name in found if ROLES_OF_VARIABLES.get(name, "") in names or name not in ROLES_OF_VARIABLES]
+
+
+def check_variables_of_roles(host: Host, roles: t.Container[str]) -> t.List[Problem]:
+    """Has a host that asks for a role by a variable the role? C(roles) are those that it has."""
+    return [
+        Problem(host.name, variable, f"is never used: a host like this has no role {role}", "Remove it here.")
+        for role, variable in ROLES_OF_VARIABLES.items()
+        if variable in host.names and role not in roles
+    ]
 
 
 def check_groups(roles: t.Mapping[str, t.Sequence[str]], members: t.Mapping[str, t.Sequence[str]]) -> t.List[Problem]:

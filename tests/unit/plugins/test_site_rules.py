@@ -493,16 +493,29 @@ def test_single_may_have_a_bastion_in_front_of_its_server():
 
 def test_a_bastion_does_nothing_else():
     tier = {"bastion": ["base", "access", "bastion"], "all": ["base", "nginx"], "database": ["base", "postgres"]}
-    assert rules.roles_of(tier, ["bastion"]) == ["base", "access", "bastion"]
-    assert rules.roles_of(tier, ["database", "bastion"]) == ["base", "access", "bastion"]
-    assert rules.roles_of(tier, ["database"]) == ["base", "nginx", "postgres"]
-    assert rules.roles_of(tier, []) == ["base", "nginx"]
-    assert rules.roles_of({"all": ["base"]}, ["bastion"]) == ["base"]
+    assert rules.roles_of(tier, ["bastion"], ()) == ["base", "access", "bastion"]
+    assert rules.roles_of(tier, ["database", "bastion"], ()) == ["base", "access", "bastion"]
+    assert rules.roles_of(tier, ["database"], ()) == ["base", "nginx", "postgres"]
+    assert rules.roles_of(tier, [], ()) == ["base", "nginx"]
+    assert rules.roles_of({"all": ["base"]}, ["bastion"], ()) == ["base"]
+
+
+def test_some_roles_are_asked_for_by_a_variable_of_the_host():
+    tier = {"bastion": ["bastion"], "all": ["base", "data_volume", "nginx"]}
+    assert rules.roles_of(tier, [], ()) == ["base", "nginx"]
+    assert rules.roles_of(tier, [], {"civitas_data_volume": {}}) == ["base", "data_volume", "nginx"]
+    asked = host("a", civitas_data_volume={"device": "LABEL=data"})
+    assert rules.check_variables_of_roles(asked, ["base", "data_volume"]) == rules.check_variables_of_roles(host("b"), []) == []
+    (problem,) = rules.check_variables_of_roles(asked, ["bastion"])
+    assert problem.variable == "civitas_data_volume" and "a host like this has no role data_volume" in problem.problem
+    # Each host has a disk of its own.
+    other = host("b", civitas_data_volume={"device": "LABEL=other"})
+    assert rules.check_same_everywhere([asked, other], ["civitas_data_volume"]) == []
 
 
 def test_nor_does_who_watches():
     tier = {"bastion": ["bastion"], "monitoring": ["base", "monitoring"], "all": ["base", "nginx"]}
-    assert rules.roles_of(tier, ["monitoring"]) == ["base", "monitoring"]
+    assert rules.roles_of(tier, ["monitoring"], ()) == ["base", "monitoring"]
     groups = {"all": ["gate", "a", "watch", "b"], "bastion": ["gate"], "monitoring": ["watch"], "database": ["b"]}
     assert rules.servers_of(groups) == ["a", "b"]
     assert rules.servers_of({"all": ["a"]}) == ["a"]

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ OPTIONS = {
     "backup_store": {},
     "restore": {},
     "restore_drill": {},
+    "data_volume": {},
     "bastion": {"bastion_sessions": {"type": "int"}},
     "docker": {
         "docker_source": {"type": "str"},
@@ -669,6 +671,83 @@ def test_a_tier_lacks_no_host(site):
         assert f"has no host, and tier4 has one that {told}" in output, output
     # Without it backups would be for nobody.
     assert "is written, and the group backup has no host that would keep them" in output
+
+
+def what_roles_get(site, own, names, inventory) -> dict[str, list]:
+    """The values of templates on each host of an inventory, as the plays of the tier have them."""
+    written = f"{{{{ [{', '.join(names)}] | to_json }}}}"
+    task = {"ansible.builtin.copy": {"content": written, "dest": f"{site.root}/written-{{{{ inventory_hostname }}}}", "mode": "0600"}}
+    files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml")]
+    facts = {"ansible_facts": {"distribution": "Debian", "distribution_major_version": "13"}}
+    tasks = [{**task, "delegate_to": "localhost", "no_log": True}]
+    site.put(site.root / "play.yml", [{"hosts": "all", "gather_facts": False, "vars": facts, "vars_files": files, "tasks": tasks}])
+    done = site.play(str(site.root / "play.yml"), "-e", json.dumps(own), inventory=inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {path.name[len("written-") :]: json.loads(path.read_text()) for path in site.root.glob("written-*")}
+
+
+def test_a_host_with_a_disk_of_its_own_for_data(site):
+    own = tier4(site)
+    inventory, secrets = site.root / "own/hosts.yml", site.root / "own/secrets.yml"
+    disk = {"device": "/dev/disk/by-id/scsi-data", "initialize": True}
+    tang = {"by": "tang", "servers": [{"url": "http://192.0.2.10", "thumbprint": "A" * 43}]}
+    several = {"device": "/dev/sdb", "path": "srv", "initialize": "perhaps", "encryption": {"pcrs": "7"}}
+    wrong: list[tuple[dict, list[str]]] = [
+        (several, ["'/dev/sdb', whose name may be another disk's", ".path is 'srv'", ".initialize", "one of operator, tang, tpm2"]),
+        ({**disk, "path": "/var/lib/docker"}, ["Write another civitas_data_volume.path"]),
+        ({**disk, "encryption": tang}, ["the tang server http://192.0.2.10 is this host, so the key lies beside the data"]),
+        ({**disk, "encryption": {"by": "operator", "passphrase": CANARY}}, ["the inventory is no place for a secret"]),
+    ]
+    for value, told in wrong:
+        site.put(site.root / "own/host_vars/records.yml", {"civitas_data_volume": value})
+        output = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory).output
+        said = " ".join(output.split("The inventory has")[-1].split())
+        assert all(words in said for words in told) and CANARY not in output, (told, output)
+        # By the names that people wrote; what is in quotes Ansible says.
+        assert not re.findall(r"(?<!civitas_)(?<!')data_volume_(?!passphrase_)\w+", said), output
+    site.put(site.root / "own/host_vars/records.yml", {"civitas_data_volume": {**disk, "encryption": {"by": "operator"}}})
+    # One that keeps sets may have one, and one that lets people through has nothing to keep there.
+    site.put(site.root / "own/host_vars/vault.yml", {"civitas_data_volume": {**disk, "path": "/srv/backup"}})
+    site.put(site.root / "own/host_vars/gate.yml", {"civitas_data_volume": disk})
+    output = " ".join(site.validate("-e", json.dumps(own), inventory=inventory).output.split())
+    assert "The inventory has 2 problems." in output and "a host like this has no role data_volume" in output, output
+    assert "/srv/backup is where the volume itself is mounted" in output, output
+    (site.root / "own/host_vars/gate.yml").unlink()
+    site.put(site.root / "own/host_vars/vault.yml", {"civitas_data_volume": disk})
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert run.returncode == 0, run.output
+    vault = VaultLib([("default", VaultSecret(b"right"))])
+    made = yaml.safe_load(vault.decrypt(secrets.read_bytes()))
+    assert len(made["data_volume_passphrase_records"]) == 40 and "data_volume_passphrase_vault" not in made
+    # What the roles get.
+    names = ["__civitas_host_roles", "data_volume_device", "data_volume_path", "data_volume_encryption", "data_volume_directories"]
+    names += ["backup_store_mount", "base_packages", "monitoring_rules | default({})"]
+    got = what_roles_get(site, own, names, inventory)
+    roles, device, path, encryption, directories, _mount, packages, _rules = got["records"]
+    assert roles.index("access") < roles.index("data_volume") < min(roles.index(name) for name in ("docker", "postgres", "app_demo"))
+    assert (device, path) == (disk["device"], "/srv/data")
+    assert encryption == {"by": "operator", "passphrase": made["data_volume_passphrase_records"]}
+    assert {item["path"]: item["units"][0] for item in directories} == {
+        "/var/lib/docker": "docker.service",
+        "/var/lib/postgresql": "postgresql.service",
+    }
+    assert "cryptsetup-bin" in packages
+    roles, _device, _path, encryption, directories, mount, packages, _rules = got["vault"]
+    assert "data_volume" in roles and encryption == {} and "cryptsetup-bin" not in packages
+    assert [item["path"] for item in directories] == ["/srv/backup"] and mount is True
+    # The others have none, and who watches knows which.
+    for name in ("gate", "watch"):
+        assert "data_volume" not in got[name][0] and got[name][1] == ""
+    assert ["DataVolumeLocked" in {rule["name"] for rule in got["watch"][7][name]} for name in ("records", "watch")] == [True, False]
+    # Who replaces secrets learns that this one stays, whichever host has the disk.
+    asked = site.play("civitas.hosting.rotate_keys", "-e", json.dumps(own), "-e", "rotate=nothing", inventory=inventory)
+    said = " ".join((asked.stdout + asked.stderr).split())
+    assert "data_volume_passphrase_records stays as it is: it opens the data volume" in said, said
+    assert asked.returncode != 0 and "app_demo_" in said.split("This site generates:")[1].split(".")[0], said
+    # A passphrase that somebody wrote is judged as well.
+    secrets.write_bytes(vault.encrypt(yaml.safe_dump({**made, "data_volume_passphrase_records": "canary-short"})))
+    output = " ".join(site.validate("-e", json.dumps(own), inventory=inventory).output.split())
+    assert "has no passphrase in one line of 16 characters or more" in output and "canary-short" not in output, output
 
 
 def test_the_collections_own_artifacts_and_networks_are_judged(site):
