@@ -750,6 +750,25 @@ def test_a_host_with_a_disk_of_its_own_for_data(site):
     assert "has no passphrase in one line of 16 characters or more" in output and "canary-short" not in output, output
 
 
+def test_what_a_reset_empties_the_roles_of_the_site_say(site):
+    own = {**tier4(site), "civitas_environment": "qa"}
+    files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml", "reset_data.yml")]
+    got = "{{ [{} | civitas.hosting.reset_plan(__reset_declared), __reset_host, __reset_store] | to_json }}"
+    task = {"ansible.builtin.copy": {"content": got, "dest": str(site.root / "written"), "mode": "0600"}, "delegate_to": "localhost"}
+    servers = "{{ groups | civitas.hosting.site_servers }}"
+    site.put(site.root / "play.yml", [{"hosts": servers, "gather_facts": False, "vars_files": files, "tasks": [task]}])
+    done = site.play(str(site.root / "play.yml"), "-e", json.dumps(own), inventory=site.root / "own/hosts.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    plan, host, store = json.loads((site.root / "written").read_text())
+    assert plan["databases"] == [{"name": "kinto", "port": 5432, "keep": ["public.metadata"]}] and plan["projects"] == ["demo"]
+    # The settings of the host are backed up, and are no data.
+    assert plan["trees"] == [] and (host, store) == ("records", "vault")
+    # Nothing is contacted before it is typed.
+    done = site.play("civitas.hosting.reset_data", "-e", json.dumps(own), inventory=site.root / "own/hosts.yml")
+    assert "write -e reset_data_confirm=records.example.org" in " ".join(done.stdout.split()), done.stdout
+    assert not site.calls.exists()
+
+
 def test_the_collections_own_artifacts_and_networks_are_judged(site):
     image = with_own_roles(site)
     shutil.copytree(COLLECTION / "inventories/single", site.root / "own")
