@@ -21,6 +21,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _alert_secrets,
     _backup_preflight,
     _docker_preflight,
+    _drill_preflight,
     _firewall_model,
     _login_preflight,
     _mail_preflight,
@@ -92,13 +93,19 @@ _BACKUP_NAMES = {
     "backup_store_directory": "civitas_backup.directory",
     "backup_store_hosts": "civitas_backup",
 }
+# What the preflight of the role restore_drill judges, where a host does it by itself.
+_DRILL = (
+    *("hosts", "host", "environment", "own_sets", "target_address", "target_port", "target_host_keys", "ssh_options", "late_hours"),
+    *("keep_reports", "minimum_free_megabytes", "memory_megabytes", "postgres_settings", "anonymise", "logins"),
+)
+_DRILL_NAMES = {"restore_drill_hosts": "civitas_restore_drill", "restore_drill_schedule": "civitas_restore_drill.schedule"}
 # What the preflight of the role data_volume judges, and where that is written in the site-wide variables.
 _VOLUME = ("device", "path", "filesystem", "encryption", "directories")
 _VOLUME_NAMES = {
     **{f"data_volume_{name}": f"civitas_data_volume.{name}" for name in (*_VOLUME[:4], "initialize")},
     "data_volume_directories": "civitas_data_volume",
 }
-_WRITTEN_AS = {**_MAIL_NAMES, **_MONITORING_NAMES, **_BACKUP_NAMES, **_VOLUME_NAMES}
+_WRITTEN_AS = {**_MAIL_NAMES, **_MONITORING_NAMES, **_BACKUP_NAMES, **_DRILL_NAMES, **_VOLUME_NAMES}
 
 
 class _Given(t.NamedTuple):
@@ -195,6 +202,7 @@ class ActionModule(ActionBase):
             self._judge_monitoring(target, targets)
             self._judge_heartbeat(target, targets)
             self._judge_backup(target, targets)
+            self._judge_drill(target)
             self._judge_volume(target)
             self._judge_firewall(target)
         notes = self._notes + self._judge_certificate(targets)
@@ -323,6 +331,7 @@ class ActionModule(ActionBase):
         self._add(_site_rules.check_single_server(tier, [target.host for target in targets if target.roles]))
         self._add(_site_rules.check_needed_groups(tier, [target.host for target in targets if target.roles]))
         self._add(_site_rules.check_backup_host(hosts))
+        self._add(_site_rules.check_drills(hosts))
         self._add(_site_rules.check_cluster_addresses(hosts))
         self._add(_site_rules.check_addresses(hosts))
         self._add(_site_rules.check_heartbeats(hosts))
@@ -622,6 +631,17 @@ class ActionModule(ActionBase):
                 values = self._rendered(target, [prefix + name for name in names])
                 found = judge({name: values[prefix + name] for name in names}, True) if values else []
                 self._add_sentences(target, list(dict.fromkeys(_as_written(text) for text in found)), "correct it")
+
+    def _judge_drill(self, target: _Target) -> None:
+        """Whose backups a host restores for trial by itself, and whether a key that opens them may lie there."""
+        if _site_rules.DRILL_GROUP not in target.host.groups or "restore_drill" not in {role.name for role in target.roles}:
+            return
+        values = self._rendered(target, [f"restore_drill_{name}" for name in _DRILL])
+        if not values:
+            return
+        config = {name: values[f"restore_drill_{name}"] for name in _DRILL}
+        found = _drill_preflight.problems({**config, "settings": config["postgres_settings"], "is_store": False}, True)
+        self._add_sentences(target, map(_as_written, found), "correct it")
 
     def _judge_volume(self, target: _Target) -> None:
         """The disk of a host's own for its data, and what opens it. What is on the disk the host judges."""

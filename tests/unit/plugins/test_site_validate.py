@@ -750,6 +750,57 @@ def test_a_host_with_a_disk_of_its_own_for_data(site):
     assert "has no passphrase in one line of 16 characters or more" in output and "canary-short" not in output, output
 
 
+def test_a_host_that_restores_backups_for_trial(site):
+    own = {**tier4(site), "civitas_alert_receivers": [{"name": "chat", "webhook": {"url_secret": "announce_webhook_url"}}]}
+    inventory = site.root / "own/hosts.yml"
+    hosts = yaml.safe_load(inventory.read_text())
+    hosts["all"]["children"]["drill"] = {"hosts": {"trial": {"ansible_host": "192.0.2.14", "ansible_user": "deploy"}}}
+    site.put(inventory, hosts)
+
+    def told(**variables) -> str:
+        site.put(site.root / "own/group_vars/drill.yml", variables)
+        return " ".join(site.validate("-e", json.dumps(own), inventory=inventory).output.replace("\\n", " ").split())
+
+    assert "civitas_restore_drill is not set, so this host would drill nothing" in told(civitas_environment="staging")
+    said = told(civitas_restore_drill={"hosts": ["records"], "schedule": "Sun *-*-* 05:00:00"})
+    assert "a host of the kind 'production' must not hold a key that opens backups" in said and "restore_drill_hosts" not in said
+    said = told(civitas_environment="staging", civitas_restore_drill={"hosts": ["recrods", "vault"]})
+    assert "'recrods', which is no server of this inventory -> Write records." in said and "'vault', which is no server" in said
+    drill = {"civitas_environment": "staging", "civitas_restore_drill": {"hosts": ["records"], "schedule": "Sun *-*-* 05:00:00"}}
+    site.put(site.root / "own/host_vars/vault.yml", {"civitas_restore_drill": {"hosts": ["records"]}})
+    assert "a key that opens backups must not lie beside what it opens" in told(**drill)
+    (site.root / "own/host_vars/vault.yml").unlink()
+    assert "is valid: 5 hosts," in told(**drill)
+    # What the roles get, once each host has told its keys.
+    names = ["__civitas_host_roles", "backup_recipients", "backup_store_hosts", "restore_drill_hosts", "firewall_peers", "__civitas_partners"]
+    names += ["restore_drill_postgres_package", "__civitas_key_lines", "restore_drill_environment", "restore_drill_schedule"]
+    keys = [
+        'records namespaces="civitas-transfer" ssh-ed25519 AAAAtransfer',
+        'records namespaces="civitas-backup" ssh-ed25519 AAAAbefore',
+        'records namespaces="civitas-backup" ssh-ed25519 AAAAsigning',
+        'vault namespaces="civitas-store" ssh-ed25519 AAAAstore',
+        "# trial identity age1identity",
+        'trial namespaces="civitas-read-records" ssh-ed25519 AAAAreader',
+    ]
+    (site.root / "own/backup-keys.txt").write_text("\n".join(["# written by hand", *keys]) + "\n")
+    got = what_roles_get(site, own, names, inventory)
+    assert got["records"][1] == [RECIPIENT, "age1identity"] and got["records"][3] == [] and got["records"][6] == ""
+    (sender,) = got["vault"][2]
+    assert sender["readers"] == ["ssh-ed25519 AAAAreader"] and sender["signing_keys_before"] == ["ssh-ed25519 AAAAbefore"]
+    assert sorted(got["vault"][4]) == ["192.0.2.10", "192.0.2.14"]
+    roles, recipients, _senders, drilled, _peers, partners, package, _lines, kind, schedule = got["trial"]
+    assert "restore_drill" in roles and not {"backup", "backup_store", "postgres", "docker"} & set(roles)
+    assert drilled == [{"name": "records", "signing_keys": ["ssh-ed25519 AAAAsigning", "ssh-ed25519 AAAAbefore"]}]
+    assert (package, kind, schedule) == ("postgresql", "staging", "Sun *-*-* 05:00:00")
+    assert {name: set(got[name][5]) for name in ("records", "vault", "trial")} == {
+        "records": {"vault", "trial"},
+        "vault": {"records", "trial"},
+        "trial": {"vault", "records"},
+    }
+    # What is written down is what was read.
+    assert got["trial"][7] == keys[4:] and got["vault"][7] == keys[3:4] and got["records"][7] == [keys[0], keys[2]]
+
+
 def test_what_a_reset_empties_the_roles_of_the_site_say(site):
     own = {**tier4(site), "civitas_environment": "qa"}
     files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml", "reset_data.yml")]
