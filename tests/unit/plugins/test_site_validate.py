@@ -772,8 +772,14 @@ def test_a_host_that_restores_backups_for_trial(site):
     (site.root / "own/host_vars/vault.yml").unlink()
     assert "is valid: 5 hosts," in told(**drill)
     # What the roles get, once each host has told its keys.
-    names = ["__civitas_host_roles", "backup_recipients", "backup_store_hosts", "restore_drill_hosts", "firewall_peers", "__civitas_partners"]
-    names += ["restore_drill_postgres_package", "__civitas_key_lines", "restore_drill_environment", "restore_drill_schedule"]
+    names = ["__civitas_host_roles", "backup_recipients", "backup_store_hosts", "restore_drill_hosts", "firewall_peers"]
+    names += [
+        "__civitas_partners",
+        "restore_drill_postgres_package",
+        "__civitas_key_lines",
+        "restore_drill_environment",
+        "restore_drill_schedule",
+    ]
     keys = [
         'records namespaces="civitas-transfer" ssh-ed25519 AAAAtransfer',
         'records namespaces="civitas-backup" ssh-ed25519 AAAAbefore',
@@ -788,10 +794,10 @@ def test_a_host_that_restores_backups_for_trial(site):
     (sender,) = got["vault"][2]
     assert sender["readers"] == ["ssh-ed25519 AAAAreader"] and sender["signing_keys_before"] == ["ssh-ed25519 AAAAbefore"]
     assert sorted(got["vault"][4]) == ["192.0.2.10", "192.0.2.14"]
-    roles, recipients, _senders, drilled, _peers, partners, package, _lines, kind, schedule = got["trial"]
+    roles, drilled = got["trial"][0], got["trial"][3]
     assert "restore_drill" in roles and not {"backup", "backup_store", "postgres", "docker"} & set(roles)
     assert drilled == [{"name": "records", "signing_keys": ["ssh-ed25519 AAAAsigning", "ssh-ed25519 AAAAbefore"]}]
-    assert (package, kind, schedule) == ("postgresql", "staging", "Sun *-*-* 05:00:00")
+    assert (got["trial"][6], *got["trial"][8:]) == ("postgresql", "staging", "Sun *-*-* 05:00:00")
     assert {name: set(got[name][5]) for name in ("records", "vault", "trial")} == {
         "records": {"vault", "trial"},
         "vault": {"records", "trial"},
