@@ -36,7 +36,7 @@ def test_the_backups_of_the_tests_are_gone_and_one_of_the_clean_state_is_there(h
     manifest = json.loads(store.file(f"{kept}/sets/{clean}/manifest.json").content_string)
     sources = {one["name"]: one for one in manifest["sources"]}
     assert sources["main"]["databases"][0]["rows"]["public.people"] == 0
-    # The one of the tests, and the last one, which the reset has made before it emptied anything.
+    # The one that came with the role, and the last one, which the reset has made before it emptied anything.
     gone = store.check_output(f"ls {kept}/removed").split()
     assert len(gone) == 2 and max(gone) < clean
     emptied = json.loads(host.file("/var/lib/civitas/reset.json").content_string)["emptied"]
