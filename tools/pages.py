@@ -150,6 +150,10 @@ def role_block(specs: dict[str, Any], declarations: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+# Roles that playbooks run on hosts only which ask for them by a variable with this in its name.
+_OF_SOME_HOSTS = ("data_volume",)
+
+
 def load(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -193,6 +197,7 @@ def scenarios_of(root: Path, role: str) -> list[str]:
 def reached(scenario: Path, parts: dict[str, list[Path]]) -> set[str]:
     """Which C(parts) of the collection (roles and playbooks, each with its files) a scenario runs."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(scenario.glob("*.yml"))]
+    asked_for = "\n".join(texts)
     application = "".join(re.findall(r"^\s*civitas_application: (\w+)", "\n".join(texts), re.MULTILINE)[:1])
     found: set[str] = set()
     while texts:
@@ -204,7 +209,7 @@ def reached(scenario: Path, parts: dict[str, list[Path]]) -> set[str]:
         for name in (names & set(parts)) - found:
             found.add(name)
             texts += [path.read_text(encoding="utf-8") for path in parts[name]]
-    return found
+    return found - {f"roles/{role}" for role in _OF_SOME_HOSTS if role not in asked_for}
 
 
 # --- requirements -----------------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _alert_secrets,
     _backup_preflight,
     _docker_preflight,
+    _drill_preflight,
     _firewall_model,
     _login_preflight,
     _mail_preflight,
@@ -33,6 +34,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _site_roles,
     _site_rules,
     _store_preflight,
+    _volume_preflight,
     _webhook,
 )
 from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import Problem
@@ -91,7 +93,19 @@ _BACKUP_NAMES = {
     "backup_store_directory": "civitas_backup.directory",
     "backup_store_hosts": "civitas_backup",
 }
-_WRITTEN_AS = {**_MAIL_NAMES, **_MONITORING_NAMES, **_BACKUP_NAMES}
+# What the preflight of the role restore_drill judges, where a host does it by itself.
+_DRILL = (
+    *("hosts", "host", "environment", "own_sets", "target_address", "target_port", "target_host_keys", "ssh_options", "late_hours"),
+    *("keep_reports", "minimum_free_megabytes", "memory_megabytes", "postgres_settings", "anonymise", "logins"),
+)
+_DRILL_NAMES = {"restore_drill_hosts": "civitas_restore_drill", "restore_drill_schedule": "civitas_restore_drill.schedule"}
+# What the preflight of the role data_volume judges, and where that is written in the site-wide variables.
+_VOLUME = ("device", "path", "filesystem", "encryption", "directories")
+_VOLUME_NAMES = {
+    **{f"data_volume_{name}": f"civitas_data_volume.{name}" for name in (*_VOLUME[:4], "initialize")},
+    "data_volume_directories": "civitas_data_volume",
+}
+_WRITTEN_AS = {**_MAIL_NAMES, **_MONITORING_NAMES, **_BACKUP_NAMES, **_DRILL_NAMES, **_VOLUME_NAMES}
 
 
 class _Given(t.NamedTuple):
@@ -108,6 +122,7 @@ class _Given(t.NamedTuple):
 
 
 _GIVEN_URL, _GIVEN_PASSWORD, _GIVEN_PAGE = "https://secret.invalid/", "secret", "of twelve or more"
+_GIVEN_PASSPHRASE = "of sixteen or more"
 _GIVEN_SECRETS = (
     _Given("civitas_announce_smtp", "access_announce_smtp", "password_secret", "password", "__civitas_announce_password", _GIVEN_PASSWORD),
     _Given("civitas_announce_webhook", "access_announce_webhook", "url_secret", "url", "__civitas_announce_url", _GIVEN_URL),
@@ -187,6 +202,8 @@ class ActionModule(ActionBase):
             self._judge_monitoring(target, targets)
             self._judge_heartbeat(target, targets)
             self._judge_backup(target, targets)
+            self._judge_drill(target)
+            self._judge_volume(target)
             self._judge_firewall(target)
         notes = self._notes + self._judge_certificate(targets)
         present, generated = self._judge_secrets(targets, args["generate_secrets"])
@@ -261,13 +278,14 @@ class ActionModule(ActionBase):
                 roles[name] = role
             elif not name.startswith("app_"):
                 raise AnsibleActionFail(f"There is no role '{name}'. Name roles of this collection in 'roles'.")
-        return [
-            self._target(name, [roles[role] for role in _site_rules.roles_of(group_roles, member[name]) if role in roles], computed)
-            for name in groups["all"]
-        ]
+        targets = []
+        for name in groups["all"]:
+            own = dict(self._vars["hostvars"].raw_get(name))
+            names = _site_rules.roles_of(group_roles, member[name], own)
+            targets.append(self._target(name, own, [roles[role] for role in names if role in roles], computed))
+        return targets
 
-    def _target(self, name: str, roles: t.List[_Role], computed: t.Dict[str, t.Any]) -> _Target:
-        own = dict(self._vars["hostvars"].raw_get(name))
+    def _target(self, name: str, own: t.Dict[str, t.Any], roles: t.List[_Role], computed: t.Dict[str, t.Any]) -> _Target:
         variables: t.Dict[str, t.Any] = {}
         for role in roles:
             variables.update(role.defaults)
@@ -313,11 +331,13 @@ class ActionModule(ActionBase):
         self._add(_site_rules.check_single_server(tier, [target.host for target in targets if target.roles]))
         self._add(_site_rules.check_needed_groups(tier, [target.host for target in targets if target.roles]))
         self._add(_site_rules.check_backup_host(hosts))
+        self._add(_site_rules.check_drills(hosts))
         self._add(_site_rules.check_cluster_addresses(hosts))
         self._add(_site_rules.check_addresses(hosts))
         self._add(_site_rules.check_heartbeats(hosts))
         for target in targets:
             roles = [role.name for role in target.roles]
+            self._add(_site_rules.check_variables_of_roles(target.host, roles), target.own)
             self._add(_site_rules.check_site_variables(target.host, known), target.own)
             self._add(_site_rules.check_unknown_site_names(target.host, known), target.own)
             self._add(_site_rules.check_aliases(target.host), target.own)
@@ -450,6 +470,7 @@ class ActionModule(ActionBase):
         if receivers is None:
             target.variables["monitoring_agent_receivers"] = []  # told already
         target.variables["__civitas_heartbeat_url"] = target.variables["__civitas_own_heartbeat_url"] = _GIVEN_URL
+        target.variables["__civitas_data_volume_passphrase"] = _GIVEN_PASSPHRASE
         watched = target.host.values.get("civitas_monitoring")
         users = watched.get("page_users") if isinstance(watched, dict) else None
         target.variables["__civitas_page_passwords"] = {str(user): _GIVEN_PAGE for user in users or []}
@@ -610,6 +631,40 @@ class ActionModule(ActionBase):
                 values = self._rendered(target, [prefix + name for name in names])
                 found = judge({name: values[prefix + name] for name in names}, True) if values else []
                 self._add_sentences(target, list(dict.fromkeys(_as_written(text) for text in found)), "correct it")
+
+    def _judge_drill(self, target: _Target) -> None:
+        """Whose backups a host restores for trial by itself, and whether a key that opens them may lie there."""
+        if _site_rules.DRILL_GROUP not in target.host.groups or "restore_drill" not in {role.name for role in target.roles}:
+            return
+        values = self._rendered(target, [f"restore_drill_{name}" for name in _DRILL])
+        if not values:
+            return
+        config = {name: values[f"restore_drill_{name}"] for name in _DRILL}
+        found = _drill_preflight.problems({**config, "settings": config["postgres_settings"], "is_store": False}, True)
+        self._add_sentences(target, map(_as_written, found), "correct it")
+
+    def _judge_volume(self, target: _Target) -> None:
+        """The disk of a host's own for its data, and what opens it. What is on the disk the host judges."""
+        if "data_volume" not in {role.name for role in target.roles}:
+            return
+        values = self._rendered(target, [*(f"data_volume_{name}" for name in _VOLUME), "data_volume_passphrase_secret"])
+        if not values:
+            return
+        config = {name: values[f"data_volume_{name}"] for name in _VOLUME}
+        secret = values["data_volume_passphrase_secret"]
+        if secret:
+            config["encryption"] = {**config["encryption"], "passphrase": self._secret_there(target, secret) or _GIVEN_PASSPHRASE}
+        names = ("ansible_host", "civitas_address")
+        own = [target.host.name, *(str(target.host.values[name]) for name in names if target.host.values.get(name))]
+        self._add_sentences(target, map(_as_written, _volume_preflight.problems(config, own)), "correct it")
+
+    def _secret_there(self, target: _Target, name: str) -> t.Optional[str]:
+        """A secret that is made when it is missing, if it is there."""
+        path = self._secrets_path(target)
+        try:
+            return _secrets_run.secrets_file(path, None, self._loader).get(name) if path else None
+        except _secrets.SecretsError:
+            return None  # told with the secrets file
 
     def _judge_exceptions(self, target: _Target) -> None:
         """What is set aside of the way in, by the rules of the environment."""

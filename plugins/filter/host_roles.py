@@ -11,10 +11,12 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import roles_of
 
 
-def host_roles(group_roles: t.Any, groups: t.Any) -> t.List[str]:
+def host_roles(group_roles: t.Any, variables: t.Any) -> t.List[str]:
     if not isinstance(group_roles, t.Mapping):
         raise AnsibleFilterError("civitas.hosting.host_roles: needs a mapping of groups to lists of roles, such as {all: [base, nginx]}")
-    return roles_of(group_roles, groups)
+    if not isinstance(variables, t.Mapping) or "group_names" not in variables:
+        raise AnsibleFilterError("civitas.hosting.host_roles: needs the variables of a host, such as hostvars[inventory_hostname]")
+    return roles_of(group_roles, variables["group_names"], variables)
 
 
 class FilterModule:

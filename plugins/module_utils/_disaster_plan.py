@@ -17,6 +17,7 @@ _GROUPS = {
     "bastion": "the way in",
     "backup": "keeps the backups, and cannot read them",
     "server": "the application and its data",
+    "drill": "restores backups for trial, and has a key that opens them",
     "monitoring": "watches the others, keeps the evidence of logins",
 }
 

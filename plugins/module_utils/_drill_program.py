@@ -179,7 +179,10 @@ def status(config: Config, as_json: bool) -> int:
             say(6, f"{name}: a backup was restored and was good at {form.format_time(float(one['success']))}")
         if one.get("running"):
             say(5, f"{name}: a drill lasts since {form.format_time(float(one['try']))}, or was ended by force")
-        problem = one.get("problem", "no drill has ended")
+        # On a host that was just set up; should none ever come, an alarm says so.
+        if "problem" not in one:
+            say(5, f"{name}: no drill has ended yet")
+        problem = one.get("problem", "")
         if problem:
             wrong = True
             say(3, f"{name}: {problem}")

@@ -14,6 +14,7 @@ import re
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _policy
+from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
 
 _KEYS = ("databases", "trees", "commands", "units", "projects")
 
@@ -22,11 +23,51 @@ def problems(config: t.Mapping[str, t.Any], today: t.Optional[datetime.date] = N
     """What is wrong, one sentence each, with what to write.
 
     Args:
-        config: C(environment), C(domain), C(confirm), C(going_live) and C(data), as the playbook reset_data has them.
+        config: C(environment), C(domain), C(confirm), C(going_live), C(data) and C(declared), as the playbook reset_data has them.
         today: in UTC.
     """
     today = today or datetime.datetime.now(datetime.timezone.utc).date()
-    return [line for line in (*_confirmed(config), *_allowed(config, today), *_data(config["data"])) if line]
+    return [line for line in (*_confirmed(config), *_allowed(config, today), *_data(config["data"], config["declared"])) if line]
+
+
+def plan(written: t.Any, declared: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """What is emptied, and what stands still meanwhile: what roles declare, with what the inventory adds and keeps.
+
+    Databases and directories that a restore puts in their place are data. What it puts to the side, and what only lies on the data volume,
+    is not: settings, the server of the databases itself, containers.
+
+    Args:
+        written: the variable C(reset_data): C(databases), C(trees), C(commands), C(units), C(projects).
+        declared: C(databases), C(backups) and C(writers), lists of items of these kinds of declarations.
+
+    Returns:
+        The same keys as C(written); the C(keep) of a database is V(None) where nobody has said what stays.
+    """
+    written = written if isinstance(written, dict) else {}
+    in_place = [one for one in declared["backups"] if one.get("restore", "place") == "place"]
+    keeps = {one["name"]: one["keep"] for one in declared["databases"] if "keep" in one}
+    databases: t.Dict[str, t.Dict[str, t.Any]] = {}
+    for one in in_place:
+        for name in one["databases"] if one["type"] == "postgres" else ():
+            databases[name] = {"name": name, "port": one["port"], "keep": keeps.get(name)}
+    for one in written.get("databases") or []:
+        found = databases.setdefault(one["name"], {"name": one["name"], "port": 5432, "keep": None})
+        found["port"] = one.get("port", found["port"])
+        if one.get("keep") is not None:
+            found["keep"] = [*(found["keep"] or []), *one["keep"]]
+    trees: t.Dict[str, t.Dict[str, t.Any]] = {}
+    for one in (*(one for one in in_place if one["type"] == "files"), *(written.get("trees") or [])):
+        keep = trees.get(one["path"], {"keep": []})["keep"]
+        trees[one["path"]] = {"path": one["path"], "keep": [*keep, *(one.get("keep") or [])]}
+    return {
+        "databases": list(databases.values()),
+        "trees": list(trees.values()),
+        "commands": list(written.get("commands") or []),
+        **{
+            key: list(dict.fromkeys([*(name for one in declared["writers"] for name in one[key]), *(written.get(key) or [])]))
+            for key in ("units", "projects")
+        },
+    }
 
 
 def _confirmed(config: t.Mapping[str, t.Any]) -> t.Iterator[str]:
@@ -57,21 +98,25 @@ def _allowed(config: t.Mapping[str, t.Any], today: datetime.date) -> t.Iterator[
         yield f"{what}When this site goes live today, and holds test data only, write -e reset_data_going_live={today.isoformat()} as well."
 
 
-def _data(data: t.Any) -> t.Iterator[str]:
-    if not isinstance(data, dict) or not any(data.get(key) for key in ("databases", "trees")):
-        yield "reset_data says neither a database nor a directory; write what holds the data, see docs/runbooks/reset_data.md."
+def _data(written: t.Any, declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
+    if not isinstance(written, dict):
+        yield f"reset_data is {in_words(written)}; write a mapping of {', '.join(_KEYS)}, or leave it out."
         return
-    unknown = sorted(set(data) - set(_KEYS))
+    unknown = sorted(set(written) - set(_KEYS))
     if unknown:
         yield f"reset_data has {', '.join(unknown)}, which nobody knows; it has {', '.join(_KEYS)}."
-    for database in data.get("databases") or []:
-        keep = database.get("keep")
+    data = plan(written, declared)
+    if not data["databases"] and not data["trees"]:
+        yield "No role declares a database or a directory, and reset_data says none; write what holds the data as the runbook says."
+        return
+    for database in data["databases"]:
+        keep = database["keep"]
         if keep is None:
             yield (
-                f"reset_data.databases: {database.get('name')} has no keep; write the tables that stay, such as those of migrations,"
+                f"reset_data.databases: {database['name']} has no keep; write the tables that stay, such as those of migrations,"
                 " or [] for none."
             )
         elif any(not re.fullmatch(r"[^.]+\.[^.]+", str(one)) for one in keep):
-            yield f"reset_data.databases: {database.get('name')} keeps {', '.join(map(str, keep))}; write each as schema.table."
-    if not data.get("units") and not data.get("projects"):
-        yield "reset_data says nothing that writes; write the application's projects of Docker Compose, or its units."
+            yield f"reset_data.databases: {database['name']} keeps {', '.join(map(str, keep))}; write each as schema.table."
+    if not data["units"] and not data["projects"]:
+        yield "No role declares what writes, and reset_data says nothing; write the application's projects of Docker Compose, or its units."

@@ -16,6 +16,7 @@ import time
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _restore_writers as writing
+from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import format_time
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json
 from ansible_collections.civitas.hosting.plugins.module_utils._reset_data import (
     Database,
@@ -86,6 +87,9 @@ def reset(plan: Plan, change: bool) -> t.Dict[str, t.Any]:
                 empty_tree(tree)
         finally:
             writing.start(running)
+        # What was backed up before this moment holds what was emptied.
+        record["emptied"] = int(time.time())
+        write_json(plan.record, {**record, "pending": True}, 0o600)
         for name, command in plan.commands:
             _run(name, command)
     elif needed:
@@ -97,9 +101,11 @@ def reset(plan: Plan, change: bool) -> t.Dict[str, t.Any]:
         "before": before,
         "after": _count(plan) if needed and change else before,
         "histories": [{"path": one.path, "lines": one.lines} for one in cleaned],
+        "emptied": format_time(record["emptied"]) if record.get("emptied") else "",
     }
     if change and (report["changed"] or plan.going_live != live):
         kept = {**report, "time": int(time.time()), "pending": False, "going_live": plan.going_live or live}
+        kept["emptied"] = record.get("emptied", 0)
         write_json(plan.record, kept, 0o600)
     return report
 

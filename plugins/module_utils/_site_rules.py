@@ -42,8 +42,12 @@ BASTION_GROUP = "bastion"
 MONITORING_GROUP = "monitoring"
 # Hosts in this group keep the backups of the others.
 BACKUP_GROUP = "backup"
+# Hosts in this group restore backups of the servers for trial, by a key of their own.
+DRILL_GROUP = "drill"
 # A host in one of these groups has its roles and no others. The tier `single` may do without them.
-SINGLE_PURPOSE_GROUPS = (BASTION_GROUP, MONITORING_GROUP, BACKUP_GROUP)
+SINGLE_PURPOSE_GROUPS = (BASTION_GROUP, MONITORING_GROUP, BACKUP_GROUP, DRILL_GROUP)
+# Of the roles of a group, those that only a host has for which this variable is written.
+ROLES_OF_VARIABLES = {"data_volume": "civitas_data_volume"}
 # Groups without which an inventory is not of the tier, and what their hosts do.
 NEEDED_GROUPS = {
     "tier4": {
@@ -55,10 +59,11 @@ NEEDED_GROUPS = {
 MONITORING_MODES = ("light", "full")
 _BACKUP_KEYS = ("recipients", "quota_gigabytes", "retention", "schedule", "bandwidth_kib", "directory", "mount")
 _DATA_VOLUME_KEYS = ("device", "path", "filesystem", "initialize", "encryption")
+_DRILL_KEYS = ("hosts", "schedule")
 _MONITORING_KEYS = ("page_name", "page_users", "page_networks", "heartbeat_secret", "probes", "runbooks")
 WAY_IN = frozenset(f"civitas_{name}" for name in ("admin_networks", "automation", "bastion", "break_glass", "people"))
 # What is a host's own.
-OF_A_HOST = frozenset(("civitas_address", "civitas_heartbeat_secret", "civitas_monitoring_mode"))
+OF_A_HOST = frozenset(f"civitas_{name}" for name in ("address", "data_volume", "heartbeat_secret", "monitoring_mode", "restore_drill"))
 _MAIL_KEYS = ("host", "port", "tls", "tls_name", "ca_file", "user", "password_secret", "sender", "allowed_senders", "to", "dkim")
 _MAIL_PROOF_KEYS = (
     *("domain", "envelope_domain", "selectors", "addresses", "nameservers", "smarthost"),
@@ -572,6 +577,21 @@ def check_data_volume(value: t.Any) -> Finding:
     return None
 
 
+def check_restore_drill(value: t.Any) -> Finding:
+    """Does it say whose backups are restored for trial? What else it holds the role judges."""
+    advice = "Write a mapping such as {hosts: [records]}, with the names of servers as the inventory has them."
+    if not isinstance(value, dict):
+        return (f"is {in_words(value)} and not a mapping", advice)
+    finding = _unknown_key(value, _DRILL_KEYS)
+    if finding:
+        return finding
+    hosts = value.get("hosts")
+    if not isinstance(hosts, list) or not hosts or not all(isinstance(name, str) for name in hosts):
+        return ("has no list of hosts", advice)
+    twice = sorted({name for name in hosts if hosts.count(name) > 1})
+    return (f"has {', '.join(twice)} twice", "Remove the repetition.") if twice else None
+
+
 def judges_itself(host: Host, hosts: t.Sequence[Host]) -> bool:
     """Is a host judged by itself, and not by one that watches it?"""
     watched = any(MONITORING_GROUP in other.groups for other in hosts)
@@ -707,6 +727,7 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_monitoring_mode": SiteVariable(False, lambda value: check_choice(value, MONITORING_MODES), "full"),
         "civitas_heartbeat_secret": SiteVariable(False, check_secret_name, "heartbeat_records_url"),
         "civitas_data_volume": SiteVariable(False, check_data_volume, "{device: /dev/disk/by-id/scsi-data, encryption: {by: operator}}"),
+        "civitas_restore_drill": SiteVariable(False, check_restore_drill, "{hosts: [records]}"),
         "civitas_second_factor": SiteVariable(False, check_switch, "true"),
         "civitas_admin_networks": SiteVariable(True, check_networks, "[192.0.2.0/24]"),
         "civitas_egress": SiteVariable(False, lambda value: check_choice(value, EGRESS), "restricted"),
@@ -767,7 +788,8 @@ def check_same_everywhere(hosts: t.Sequence[Host], variables: t.Iterable[str]) -
     for name in sorted(set(variables) - WAY_IN - OF_A_HOST):
         values: t.Dict[str, t.List[str]] = {}
         for host in hosts:
-            if name in host.values:
+            # A host that drills is never of the kind whose backups it drills.
+            if name in host.values and not (name == "civitas_environment" and DRILL_GROUP in host.groups):
                 values.setdefault(show(host.values[name]), []).append(host.name)
         if len(values) > 1:
             told = "; ".join(f"{value} on {people(names)}" for value, names in values.items())
@@ -860,13 +882,29 @@ def servers_of(groups: t.Mapping[str, t.Sequence[str]]) -> t.List[str]:
     return [name for name in groups.get("all", ()) if name not in others]
 
 
-def roles_of(group_roles: t.Mapping[str, t.Sequence[str]], groups: t.Iterable[str]) -> t.List[str]:
-    """Return the roles of a host in C(groups), in their order. A group of a single purpose has all the roles of its hosts."""
+def roles_of(group_roles: t.Mapping[str, t.Sequence[str]], groups: t.Iterable[str], names: t.Container[str]) -> t.List[str]:
+    """Return the roles of a host, in their order.
+
+    Args:
+        group_roles: the roles of each group. A group of a single purpose has all the roles of its hosts.
+        groups: those that the host is in.
+        names: of its variables; a role of C(ROLES_OF_VARIABLES) whose variable is not among them is left out.
+    """
     member = {"all", *groups}
     single = [group for group in SINGLE_PURPOSE_GROUPS if group in member and group in group_roles]
     chosen = single[:1] or [group for group in group_roles if group not in SINGLE_PURPOSE_GROUPS]
     # An empty name is that of a role which the site does not ask for.
-    return list(dict.fromkeys(name for group in chosen if group in member for name in group_roles[group] if name))
+    found = dict.fromkeys(name for group in chosen if group in member for name in group_roles[group] if name)
+    return [name for name in found if ROLES_OF_VARIABLES.get(name, "") in names or name not in ROLES_OF_VARIABLES]
+
+
+def check_variables_of_roles(host: Host, roles: t.Container[str]) -> t.List[Problem]:
+    """Has a host that asks for a role by a variable the role? C(roles) are those that it has."""
+    return [
+        Problem(host.name, variable, f"is never used: a host like this has no role {role}", "Remove it here.")
+        for role, variable in ROLES_OF_VARIABLES.items()
+        if variable in host.names and role not in roles
+    ]
 
 
 def check_groups(roles: t.Mapping[str, t.Sequence[str]], members: t.Mapping[str, t.Sequence[str]]) -> t.List[Problem]:
@@ -923,6 +961,45 @@ def check_backup_host(hosts: t.Sequence[Host]) -> t.List[Problem]:
     return []
 
 
+def check_drills(hosts: t.Sequence[Host]) -> t.List[Problem]:
+    """Do hosts that restore backups for trial say whose, and are these servers whose backups somebody keeps?"""
+    variable = "civitas_restore_drill"
+    servers = [host.name for host in hosts if not is_single_purpose(host)]
+    kept = any(BACKUP_GROUP in host.groups for host in hosts)
+    problems = []
+    for host in hosts:
+        value = host.values.get(variable)
+        if DRILL_GROUP not in host.groups:
+            if variable in host.names:
+                told = "is written for a host that does something else, and a key that opens backups must not lie beside what it opens"
+                remedy = f"Write it for a host of the group {DRILL_GROUP}, which does nothing else."
+                problems.append(Problem(host.name, variable, told, remedy))
+        elif not kept:
+            told = f"has {host.name}, and the group {BACKUP_GROUP} has no host that would keep backups"
+            problems.append(Problem("inventory", DRILL_GROUP, told, f"Put a host into the group {BACKUP_GROUP}, or remove it."))
+        elif variable not in host.names:
+            remedy = f"Write {variable}: {{hosts: [{', '.join(servers)}]}}"
+            problems.append(Problem(host.name, variable, "is not set, so this host would drill nothing", remedy))
+        elif isinstance(value, dict) and not check_restore_drill(value):
+            for name in (name for name in value["hosts"] if name not in servers):
+                meant = nearest(name, servers)
+                advice = f"Write {meant}." if meant else f"Write one of {', '.join(servers)}."
+                problems.append(Problem(host.name, variable, f"has {show(name)}, which is no server of this inventory", advice))
+            drilled = set(value["hosts"]) & set(servers)
+            problems += _drilled_here(host, [other for other in hosts if other.name in drilled])
+    return problems
+
+
+def _drilled_here(host: Host, drilled: t.Sequence[Host]) -> t.Iterator[Problem]:
+    """Whether the kind of a host lets it restore what others have sent. That a timer may do so there the role judges."""
+    here = policy_of(host)
+    for other in drilled:
+        source = policy_of(other)
+        finding = _policy.check_restore(here, source) if here and source and here.periodic_restore else None
+        if finding:
+            yield Problem(host.name, "civitas_restore_drill", f"has {other.name}: {finding[0]}", finding[1])
+
+
 def check_single_server(tier: t.Any, targets: t.Sequence[Host]) -> t.List[Problem]:
     """Have the tiers of one server one host, those of a single purpose aside?"""
     servers = [host.name for host in targets if not is_single_purpose(host)]
@@ -937,7 +1014,7 @@ def check_single_server(tier: t.Any, targets: t.Sequence[Host]) -> t.List[Proble
             "civitas_tier",
             f"is {tier!r}, one server, but there are {len(servers)}: {people(servers)}",
             f"Leave one host in this inventory. A bastion belongs into the group {BASTION_GROUP}, who watches into {MONITORING_GROUP}, "
-            f"who keeps backups into {BACKUP_GROUP}.",
+            f"who keeps backups into {BACKUP_GROUP}, who restores them for trial into {DRILL_GROUP}.",
         )
     ]
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_state as state
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json
 from ansible_collections.civitas.hosting.plugins.module_utils._volume_mounts import Config
-from ansible_collections.civitas.hosting.plugins.module_utils._volume_state import Device, Luks, Run
+from ansible_collections.civitas.hosting.plugins.module_utils._volume_state import Binding, Device, Luks, Run
 
 CACHE = "/var/lib/civitas/data-keys.json"
 # Where people leave keys. To try one takes seconds, so only what looks like one is tried, and once as long as nothing changes.
@@ -144,6 +144,12 @@ def is_here(server: str) -> bool:
     return False
 
 
+def beside(binding: Binding, here: t.Callable[[str], bool] = is_here) -> str:
+    """Why what opens a volume lies beside it, as far as servers do; empty when it does not."""
+    local = [server for server in binding.servers if here(server)] if binding.pin == "tang" else []
+    return f"the tang server {', '.join(local)} is this host, so the key lies beside the data" if len(local) >= binding.threshold else ""
+
+
 def judge(config: Config, luks: Luks, keys: t.Mapping[str, str], untried: int, here: t.Callable[[str], bool] = is_here) -> Verdict:
     """Weigh what was found.
 
@@ -157,9 +163,9 @@ def judge(config: Config, luks: Luks, keys: t.Mapping[str, str], untried: int, h
     bad = [f"not protected: {path} opens the volume, and lies unencrypted on {disk}" for path, disk in sorted(keys.items()) if disk]
     good = [f"{path} opens the volume, and lies in memory or on an encrypted disk" for path, disk in sorted(keys.items()) if not disk]
     for binding in luks.bindings:
-        local = [server for server in binding.servers if here(server)]
-        if binding.pin == "tang" and len(local) >= binding.threshold:
-            bad.append(f"not protected: the tang server {', '.join(local)} is this host, so the key lies beside the data")
+        local = beside(binding, here)
+        if local:
+            bad.append(f"not protected: {local}")
         elif binding.pin == "tang":
             good.append(
                 f"opens by itself where {binding.threshold} of {', '.join(binding.servers)} answers; guard those as you guard the key"

@@ -14,8 +14,10 @@ import typing as t
 from urllib.parse import urlsplit
 
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
+from ansible_collections.civitas.hosting.plugins.module_utils._volume_keys import beside
 from ansible_collections.civitas.hosting.plugins.module_utils._volume_setup import ENCRYPTIONS, FILE_SYSTEMS
-from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_whole, unknown_keys
+from ansible_collections.civitas.hosting.plugins.module_utils._volume_state import Binding
+from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_loopback, is_whole, unknown_keys
 
 _NAME = "data_volume_"
 _DEVICE = re.compile(
@@ -35,11 +37,12 @@ _PCRS = re.compile(r"(?:[0-9]|1[0-9]|2[0-3])(?:,(?:[0-9]|1[0-9]|2[0-3]))*|")
 _SHORTEST = 16
 
 
-def problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
+def problems(config: t.Mapping[str, t.Any], own: t.Collection[str] = ()) -> t.List[str]:
     """Return one sentence per problem, each with what to write. Says nothing of a passphrase but how long it is.
 
     Args:
         config: the variables C(data_volume_...) without that prefix.
+        own: names and addresses of the host, where somebody else judges it. The host itself judges what the volume really opens by.
     """
     found = []
     device = config["device"]
@@ -50,7 +53,8 @@ def problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
         found.append(f"{_NAME}path is {config['path']!r}; write a directory of its own, such as /srv/data")
     if config["filesystem"] not in FILE_SYSTEMS:
         found.append(f"{_NAME}filesystem is {config['filesystem']!r}; write one of {', '.join(FILE_SYSTEMS)}")
-    found += _encryption(config["encryption"])
+    wrong = list(_encryption(config["encryption"]))
+    found += wrong or list(_beside(config["encryption"], own))
     return [*found, *_directories(config["path"], config["directories"])]
 
 
@@ -80,6 +84,19 @@ def _encryption(value: t.Any) -> t.Iterator[str]:
     pcrs = value.get("pcrs", "7")
     if not isinstance(pcrs, str) or not _PCRS.fullmatch(pcrs):
         yield f"{where} has pcrs: {pcrs!r}; write numbers from 0 to 23 with commas between, in quotes"
+
+
+def _beside(value: t.Mapping[str, t.Any], own: t.Collection[str]) -> t.Iterator[str]:
+    """Whether the key would lie where the data are. C(value) is sound."""
+    if own and value.get("by") == "tang":
+        servers = tuple(server["url"] for server in value["servers"])
+        local = beside(Binding("tang", servers, int(value.get("threshold", 1))), lambda url: _is_one_of(urlsplit(url).hostname, own))
+        if local:
+            yield f"{_NAME}encryption has servers of which {local}; write servers that are other machines"
+
+
+def _is_one_of(host: t.Optional[str], own: t.Collection[str]) -> bool:
+    return is_loopback(host) or host in {name.lower() for name in own}
 
 
 def _servers(name: str, servers: t.Any, threshold: t.Any) -> t.Iterator[str]:

@@ -103,7 +103,7 @@ def _offers(runner: Run) -> str:
     try:
         listed = json.loads(done.out)["blockdevices"]
     except (ValueError, KeyError):
-        return "Attach it, or correct data_volume_device"
+        return "Attach it, or correct device"
     empty = [
         str(each["name"])
         for each in listed
@@ -134,12 +134,12 @@ def judge(wanted: Wanted, device: Device) -> str:
     if len(device.signatures) == 1 and ours and not strangers:
         if bool(luks) != wanted.encrypted:
             raise VolumeError(
-                f"{place} is {'encrypted' if luks else 'not encrypted'}, and data_volume_encryption asks for {wanted.encryption}. "
+                f"{place} is {'encrypted' if luks else 'not encrypted'}, and encryption asks for {wanted.encryption}. "
                 f"An existing volume is not converted: write {'by: operator, tang or tpm2' if luks else '{}'}, "
                 f"or move the data to a new one as {_RUNBOOK} says"
             )
         if systems and systems[0].kind != wanted.filesystem:
-            raise VolumeError(f"{place} has the file system {systems[0].kind}; write data_volume_filesystem: {systems[0].kind}")
+            raise VolumeError(f"{place} has the file system {systems[0].kind}; write filesystem: {systems[0].kind}")
         return "use"
     if (wanted.recorded or wanted.headers) and not (device.signatures or device.children or device.mountpoints):
         known = f"the file system {wanted.recorded}" if wanted.recorded else f"an encrypted volume ({wanted.headers[0]})"
@@ -150,7 +150,7 @@ def judge(wanted: Wanted, device: Device) -> str:
     if not device.blank or device.mountpoints:
         used = f", mounted at {', '.join(device.mountpoints)}" if device.mountpoints else ""
         advice = (
-            f"write data_volume_device: UUID={systems[0].uuid} to use it with what it holds"
+            f"write device: UUID={systems[0].uuid} to use it with what it holds"
             if len(device.signatures) == 1 and systems and not wanted.encrypted
             else "name an empty disk"
         )
@@ -159,9 +159,7 @@ def judge(wanted: Wanted, device: Device) -> str:
             f"When nobody needs what is on it, empty it by hand as {_RUNBOOK} says"
         )
     if not wanted.initialize:
-        raise VolumeError(
-            f"{place} is empty ({device.size // state.MEBIBYTE} MiB). Write data_volume_initialize: true to make it the volume"
-        )
+        raise VolumeError(f"{place} is empty ({device.size // state.MEBIBYTE} MiB). Write initialize: true to make it the volume")
     if wanted.by_name:
         raise VolumeError(f"{place} holds nothing of that name; name the disk, such as /dev/disk/by-id/...")
     return "make"
@@ -187,7 +185,7 @@ def _prepare(wanted: Wanted, check: bool, runner: Run) -> Outcome:
     if not wanted.encrypted:
         return _plain(wanted, device, make, steps, check, runner)
     if not wanted.passphrase:
-        raise VolumeError("data_volume_encryption has no passphrase; an encrypted volume has one, whatever else opens it")
+        raise VolumeError("encryption has no passphrase; an encrypted volume has one, whatever else opens it")
     if make:
         steps.append(f"encrypt {node}")
         if check:
@@ -262,7 +260,7 @@ def _open(wanted: Wanted, device: Device, luks: Luks, steps: t.List[str], check:
     systems = [each for each in inner.signatures if each.kind in FILE_SYSTEMS]
     if len(inner.signatures) == 1 and systems:
         if systems[0].kind != wanted.filesystem:
-            raise VolumeError(f"the volume has the file system {systems[0].kind}; write data_volume_filesystem: {systems[0].kind}")
+            raise VolumeError(f"the volume has the file system {systems[0].kind}; write filesystem: {systems[0].kind}")
         return systems[0].uuid
     # A run that was cut off leaves a header that is ours and nothing behind it. There the zeros of the disk look like noise.
     known = wanted.recorded or any(name.startswith(luks.uuid) for name in wanted.headers)

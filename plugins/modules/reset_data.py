@@ -122,6 +122,10 @@ after:
   description: The same, after.
   returned: success
   type: dict
+emptied:
+  description: When data of this host were last emptied, as V(2026-11-22T10:00:00Z); empty for never.
+  returned: success
+  type: str
 histories:
   description: Files with the number of lines that were, or would be, taken out.
   returned: success

@@ -174,6 +174,15 @@ def test_the_table_of_roles_names_the_scenarios_that_run_a_role(tree: Path) -> N
     assert text.endswith("<!-- roles:end -->\n\nThe end.\n")
 
 
+def test_a_role_of_some_hosts_is_tested_where_one_asks_for_it(tree: Path) -> None:
+    write(tree, "playbooks/site.yml", "- hosts: all\n  roles: [civitas.hosting.data_volume]\n")
+    (tree / "roles/data_volume").mkdir()
+    for name, more in (("plain", ""), ("disk", "    civitas_data_volume: {device: LABEL=data}\n")):
+        write(tree, f"molecule/{name}/molecule.yml", f"---\n{more}")
+        write(tree, f"molecule/{name}/converge.yml", "- import_playbook: civitas.hosting.site\n")
+    assert pages.scenarios_of(tree, "data_volume") == ["disk"]
+
+
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [

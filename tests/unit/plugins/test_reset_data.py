@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _reset_run as runs
+from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import parse_time
 from ansible_collections.civitas.hosting.plugins.module_utils._reset_data import (
     Database,
     ResetError,
@@ -171,8 +173,10 @@ def _desk(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 def test_a_reset_in_its_order(desk: Desk) -> None:
     looked = desk.reset(change=False)
     assert looked["changed"] and looked["after"] == looked["before"] and desk.calls() == []
-    assert "would be made" in looked["backup"]
+    assert "would be made" in looked["backup"] and looked["emptied"] == ""
+    begin = int(time.time())
     report = desk.reset()
+    assert begin <= parse_time(report["emptied"]) <= time.time()
     assert [line.split(" --")[0] for line in desk.calls()] == [
         "systemctl start civitas-backup.service",
         "systemctl show",
@@ -185,6 +189,8 @@ def test_a_reset_in_its_order(desk: Desk) -> None:
     assert (report["before"]["trees"][path]["files"], report["after"]["trees"][path]["files"]) == (4, 0)
     assert json.loads((desk.base / "var/reset.json").read_text())["pending"] is False
     again = desk.reset()
+    # What was backed up before then is still to be forgotten, whenever it is asked.
+    assert again["emptied"] == report["emptied"]
     assert not again["changed"] and desk.calls() == []
 
 

@@ -7,14 +7,34 @@ import datetime
 from typing import Any
 
 import pytest
-from ansible_collections.civitas.hosting.plugins.module_utils._reset_preflight import problems
+from ansible_collections.civitas.hosting.plugins.module_utils._reset_preflight import plan, problems
 
 TODAY = datetime.date(2026, 11, 22)
 DATA = {"databases": [{"name": "records", "keep": ["public.schema_migrations"]}], "trees": [], "projects": ["records"]}
 
+NOTHING: dict[str, Any] = {"databases": [], "backups": [], "writers": []}
+DECLARED: dict[str, Any] = {
+    "databases": [{"name": "records", "owner": "registry", "keep": ["public.metadata"]}, {"name": "search", "owner": "registry"}],
+    "backups": [
+        {"name": "settings", "type": "files", "path": "/etc/civitas", "restore": "side"},
+        {"name": "main", "type": "postgres", "port": 5433, "databases": ["records", "search"]},
+        {"name": "documents", "type": "files", "path": "/srv/records/documents"},
+        {"name": "index", "type": "command", "run": ["export"]},
+    ],
+    "writers": [{"name": "records", "units": [], "projects": ["records"]}],
+}
+
 
 def found(**changes: Any) -> list[str]:
-    config = {"environment": "qa", "domain": "example.org", "confirm": "example.org", "going_live": "", "data": DATA, **changes}
+    config = {
+        "environment": "qa",
+        "domain": "example.org",
+        "confirm": "example.org",
+        "going_live": "",
+        "data": DATA,
+        "declared": NOTHING,
+        **changes,
+    }
     return problems(config, TODAY)
 
 
@@ -57,10 +77,11 @@ def test_a_backup_host_is_never_emptied() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "neither a database nor a directory"),
-        (None, "neither a database nor a directory"),
+        ({}, "No role declares a database or a directory"),
+        (None, "reset_data is nothing; write a mapping"),
+        ([DATA], "reset_data is a list; write a mapping"),
         ({**DATA, "index": []}, "has index, which nobody knows"),
-        ({**DATA, "projects": []}, "nothing that writes"),
+        ({**DATA, "projects": []}, "No role declares what writes"),
         ({**DATA, "databases": [{"name": "records"}]}, "records has no keep"),
         ({**DATA, "databases": [{"name": "records", "keep": ["schema_migrations"]}]}, "write each as schema.table"),
     ],
@@ -68,3 +89,41 @@ def test_a_backup_host_is_never_emptied() -> None:
 def test_what_is_emptied_must_be_said(data: Any, message: str) -> None:
     (said,) = found(data=data)
     assert message in said
+
+
+def test_what_roles_declare_is_emptied_and_nothing_that_a_restore_puts_to_the_side() -> None:
+    assert plan({}, DECLARED) == {
+        "databases": [
+            {"name": "records", "port": 5433, "keep": ["public.metadata"]},
+            {"name": "search", "port": 5433, "keep": None},
+        ],
+        "trees": [{"path": "/srv/records/documents", "keep": []}],
+        "commands": [],
+        "units": [],
+        "projects": ["records"],
+    }
+    # Of one nobody has said what stays.
+    (said,) = found(data={}, declared=DECLARED)
+    assert "reset_data.databases: search has no keep" in said
+
+
+def test_the_inventory_adds_and_keeps() -> None:
+    written: dict[str, Any] = {
+        "databases": [{"name": "search", "keep": []}, {"name": "records", "keep": ["public.places"]}, {"name": "own", "keep": ["a.b"]}],
+        "trees": [{"path": "/srv/records/documents", "keep": ["templates"]}, {"path": "/srv/spool"}],
+        "commands": [{"name": "the index", "run": ["empty"]}],
+        "units": ["records.service"],
+        "projects": ["records", "other"],
+    }
+    assert found(data=written, declared=DECLARED) == []
+    assert plan(written, DECLARED) == {
+        "databases": [
+            {"name": "records", "port": 5433, "keep": ["public.metadata", "public.places"]},
+            {"name": "search", "port": 5433, "keep": []},
+            {"name": "own", "port": 5432, "keep": ["a.b"]},
+        ],
+        "trees": [{"path": "/srv/records/documents", "keep": ["templates"]}, {"path": "/srv/spool", "keep": []}],
+        "commands": [{"name": "the index", "run": ["empty"]}],
+        "units": ["records.service"],
+        "projects": ["records", "other"],
+    }

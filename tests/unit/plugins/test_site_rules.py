@@ -360,6 +360,11 @@ RELAY = {"host": "mail.example.org", "from": "logins@example.org", "to": ["admin
         ("civitas_address", "127.0.0.1", "no other host reaches that"),
         ("civitas_monitoring_mode", "heavy", "light, full"),
         ("civitas_heartbeat_secret", "https://outside.example.org/canary", "is no name of a secret"),
+        ("civitas_restore_drill", ["records"], "is a list and not a mapping"),
+        ("civitas_restore_drill", {"host": ["records"]}, "did you mean hosts?"),
+        ("civitas_restore_drill", {"hosts": "records"}, "has no list of hosts"),
+        ("civitas_restore_drill", {"hosts": []}, "has no list of hosts"),
+        ("civitas_restore_drill", {"hosts": ["records", "records"]}, "has records twice"),
         ("civitas_data_volume", "/dev/sdb", "is a text and not a mapping"),
         ("civitas_data_volume", {"path": "/srv/data"}, "lacks device"),
         ("civitas_data_volume", {"device": "LABEL=data", "filesytem": "xfs"}, "did you mean filesystem?"),
@@ -390,6 +395,7 @@ def test_good_variables_of_the_way_in():
     values["civitas_announce_smtp"] = {**RELAY, "user": "logins", "password_secret": "announce_smtp_password", "port": 2525}
     values["civitas_announce_webhook"] = {"url_secret": "announce_webhook_url", "format": "slack"}
     values["civitas_data_volume"] = {"device": "LABEL=data", "initialize": True, "encryption": {"by": "operator"}}
+    values["civitas_restore_drill"] = {"hosts": ["records"], "schedule": "Sun *-*-* 04:00:00"}
     values["civitas_monitoring"] = {"page_users": ["anna"], "heartbeat_secret": "heartbeat_url", "probes": []}
     values.update(civitas_monitoring_mode="light", civitas_address="2001:db8::7", civitas_heartbeat_secret="heartbeat_url")
     assert rules.check_site_variables(host(**values), VARIABLES) == []
@@ -493,16 +499,51 @@ def test_single_may_have_a_bastion_in_front_of_its_server():
 
 def test_a_bastion_does_nothing_else():
     tier = {"bastion": ["base", "access", "bastion"], "all": ["base", "nginx"], "database": ["base", "postgres"]}
-    assert rules.roles_of(tier, ["bastion"]) == ["base", "access", "bastion"]
-    assert rules.roles_of(tier, ["database", "bastion"]) == ["base", "access", "bastion"]
-    assert rules.roles_of(tier, ["database"]) == ["base", "nginx", "postgres"]
-    assert rules.roles_of(tier, []) == ["base", "nginx"]
-    assert rules.roles_of({"all": ["base"]}, ["bastion"]) == ["base"]
+    assert rules.roles_of(tier, ["bastion"], ()) == ["base", "access", "bastion"]
+    assert rules.roles_of(tier, ["database", "bastion"], ()) == ["base", "access", "bastion"]
+    assert rules.roles_of(tier, ["database"], ()) == ["base", "nginx", "postgres"]
+    assert rules.roles_of(tier, [], ()) == ["base", "nginx"]
+    assert rules.roles_of({"all": ["base"]}, ["bastion"], ()) == ["base"]
+
+
+def test_some_roles_are_asked_for_by_a_variable_of_the_host():
+    tier = {"bastion": ["bastion"], "all": ["base", "data_volume", "nginx"]}
+    assert rules.roles_of(tier, [], ()) == ["base", "nginx"]
+    assert rules.roles_of(tier, [], {"civitas_data_volume": {}}) == ["base", "data_volume", "nginx"]
+    asked = host("a", civitas_data_volume={"device": "LABEL=data"})
+    assert rules.check_variables_of_roles(asked, ["base", "data_volume"]) == rules.check_variables_of_roles(host("b"), []) == []
+    (problem,) = rules.check_variables_of_roles(asked, ["bastion"])
+    assert problem.variable == "civitas_data_volume" and "a host like this has no role data_volume" in problem.problem
+    # Each host has a disk of its own.
+    other = host("b", civitas_data_volume={"device": "LABEL=other"})
+    assert rules.check_same_everywhere([asked, other], ["civitas_data_volume"]) == []
+
+
+def test_a_host_that_drills_is_of_another_kind_and_drills_servers():
+    server, store = host("records", civitas_environment="production"), host("vault", groups=["backup"])
+    asked = {"civitas_environment": "staging", "civitas_restore_drill": {"hosts": ["records"]}}
+    trial = host("trial", groups=["drill"], **asked)
+    assert rules.check_drills([server, store, trial]) == rules.check_drills([server, store]) == rules.check_drills([server]) == []
+    assert rules.check_same_everywhere([server, trial], ["civitas_environment"]) == []
+    assert len(rules.check_same_everywhere([server, host("b", civitas_environment="staging")], ["civitas_environment"])) == 1
+
+    def only(*hosts):
+        (problem,) = rules.check_drills(hosts)
+        return problem.where, problem.variable, problem.problem
+
+    assert only(server, trial)[1:] == ("drill", "has trial, and the group backup has no host that would keep backups")
+    assert "is not set" in only(server, store, host("trial", groups=["drill"], civitas_environment="staging"))[2]
+    assert "must not lie beside what it opens" in only(host("records", **asked), store)[2]
+    for name in ("vault", "trial", "nobody"):
+        unknown = host("trial", groups=["drill"], civitas_environment="staging", civitas_restore_drill={"hosts": [name]})
+        assert only(server, store, unknown)[2] == f"has '{name}', which is no server of this inventory"
+    # Of invented data nothing is learned about a backup of true ones.
+    assert "has records: " in only(host("records", civitas_environment="qa"), store, trial)[2]
 
 
 def test_nor_does_who_watches():
     tier = {"bastion": ["bastion"], "monitoring": ["base", "monitoring"], "all": ["base", "nginx"]}
-    assert rules.roles_of(tier, ["monitoring"]) == ["base", "monitoring"]
+    assert rules.roles_of(tier, ["monitoring"], ()) == ["base", "monitoring"]
     groups = {"all": ["gate", "a", "watch", "b"], "bastion": ["gate"], "monitoring": ["watch"], "database": ["b"]}
     assert rules.servers_of(groups) == ["a", "b"]
     assert rules.servers_of({"all": ["a"]}) == ["a"]

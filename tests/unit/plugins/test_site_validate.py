@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ OPTIONS = {
     "backup_store": {},
     "restore": {},
     "restore_drill": {},
+    "data_volume": {},
     "bastion": {"bastion_sessions": {"type": "int"}},
     "docker": {
         "docker_source": {"type": "str"},
@@ -671,6 +673,159 @@ def test_a_tier_lacks_no_host(site):
         assert f"has no host, and tier4 has one that {told}" in output, output
     # Without it backups would be for nobody.
     assert "is written, and the group backup has no host that would keep them" in output
+
+
+def what_roles_get(site, own, names, inventory) -> dict[str, list]:
+    """The values of templates on each host of an inventory, as the plays of the tier have them."""
+    written = f"{{{{ [{', '.join(names)}] | to_json }}}}"
+    task = {"ansible.builtin.copy": {"content": written, "dest": f"{site.root}/written-{{{{ inventory_hostname }}}}", "mode": "0600"}}
+    files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml")]
+    facts = {"ansible_facts": {"distribution": "Debian", "distribution_major_version": "13"}}
+    tasks = [{**task, "delegate_to": "localhost", "no_log": True}]
+    site.put(site.root / "play.yml", [{"hosts": "all", "gather_facts": False, "vars": facts, "vars_files": files, "tasks": tasks}])
+    done = site.play(str(site.root / "play.yml"), "-e", json.dumps(own), inventory=inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {path.name[len("written-") :]: json.loads(path.read_text()) for path in site.root.glob("written-*")}
+
+
+def test_a_host_with_a_disk_of_its_own_for_data(site):
+    own = tier4(site)
+    inventory, secrets = site.root / "own/hosts.yml", site.root / "own/secrets.yml"
+    disk = {"device": "/dev/disk/by-id/scsi-data", "initialize": True}
+    tang = {"by": "tang", "servers": [{"url": "http://192.0.2.10", "thumbprint": "A" * 43}]}
+    several = {"device": "/dev/sdb", "path": "srv", "initialize": "perhaps", "encryption": {"pcrs": "7"}}
+    wrong: list[tuple[dict, list[str]]] = [
+        (several, ["'/dev/sdb', whose name may be another disk's", ".path is 'srv'", ".initialize", "one of operator, tang, tpm2"]),
+        ({**disk, "path": "/var/lib/docker"}, ["Write another civitas_data_volume.path"]),
+        ({**disk, "encryption": tang}, ["the tang server http://192.0.2.10 is this host, so the key lies beside the data"]),
+        ({**disk, "encryption": {"by": "operator", "passphrase": CANARY}}, ["the inventory is no place for a secret"]),
+    ]
+    for value, told in wrong:
+        site.put(site.root / "own/host_vars/records.yml", {"civitas_data_volume": value})
+        output = site.validate("-e", json.dumps(own), "-vvv", inventory=inventory).output
+        said = " ".join(output.split("The inventory has")[-1].split())
+        assert all(words in said for words in told) and CANARY not in output, (told, output)
+        # By the names that people wrote; what is in quotes Ansible says.
+        assert not re.findall(r"(?<!civitas_)(?<!')data_volume_(?!passphrase_)\w+", said), output
+    site.put(site.root / "own/host_vars/records.yml", {"civitas_data_volume": {**disk, "encryption": {"by": "operator"}}})
+    # One that keeps sets may have one, and one that lets people through has nothing to keep there.
+    site.put(site.root / "own/host_vars/vault.yml", {"civitas_data_volume": {**disk, "path": "/srv/backup"}})
+    site.put(site.root / "own/host_vars/gate.yml", {"civitas_data_volume": disk})
+    output = " ".join(site.validate("-e", json.dumps(own), inventory=inventory).output.split())
+    assert "The inventory has 2 problems." in output and "a host like this has no role data_volume" in output, output
+    assert "/srv/backup is where the volume itself is mounted" in output, output
+    (site.root / "own/host_vars/gate.yml").unlink()
+    site.put(site.root / "own/host_vars/vault.yml", {"civitas_data_volume": disk})
+    run = site.validate("-e", json.dumps(own), inventory=inventory)
+    assert run.returncode == 0, run.output
+    vault = VaultLib([("default", VaultSecret(b"right"))])
+    made = yaml.safe_load(vault.decrypt(secrets.read_bytes()))
+    assert len(made["data_volume_passphrase_records"]) == 40 and "data_volume_passphrase_vault" not in made
+    # What the roles get.
+    names = ["__civitas_host_roles", "data_volume_device", "data_volume_path", "data_volume_encryption", "data_volume_directories"]
+    names += ["backup_store_mount", "base_packages", "monitoring_rules | default({})"]
+    got = what_roles_get(site, own, names, inventory)
+    roles, device, path, encryption, directories, _mount, packages, _rules = got["records"]
+    assert roles.index("access") < roles.index("data_volume") < min(roles.index(name) for name in ("docker", "postgres", "app_demo"))
+    assert (device, path) == (disk["device"], "/srv/data")
+    assert encryption == {"by": "operator", "passphrase": made["data_volume_passphrase_records"]}
+    assert {item["path"]: item["units"][0] for item in directories} == {
+        "/var/lib/docker": "docker.service",
+        "/var/lib/postgresql": "postgresql.service",
+    }
+    assert "cryptsetup-bin" in packages
+    roles, _device, _path, encryption, directories, mount, packages, _rules = got["vault"]
+    assert "data_volume" in roles and encryption == {} and "cryptsetup-bin" not in packages
+    assert [item["path"] for item in directories] == ["/srv/backup"] and mount is True
+    # The others have none, and who watches knows which.
+    for name in ("gate", "watch"):
+        assert "data_volume" not in got[name][0] and got[name][1] == ""
+    assert ["DataVolumeLocked" in {rule["name"] for rule in got["watch"][7][name]} for name in ("records", "watch")] == [True, False]
+    # Who replaces secrets learns that this one stays, whichever host has the disk.
+    asked = site.play("civitas.hosting.rotate_keys", "-e", json.dumps(own), "-e", "rotate=nothing", inventory=inventory)
+    said = " ".join((asked.stdout + asked.stderr).split())
+    assert "data_volume_passphrase_records stays as it is: it opens the data volume" in said, said
+    assert asked.returncode != 0 and "app_demo_" in said.split("This site generates:")[1].split(".")[0], said
+    # A passphrase that somebody wrote is judged as well.
+    secrets.write_bytes(vault.encrypt(yaml.safe_dump({**made, "data_volume_passphrase_records": "canary-short"})))
+    output = " ".join(site.validate("-e", json.dumps(own), inventory=inventory).output.split())
+    assert "has no passphrase in one line of 16 characters or more" in output and "canary-short" not in output, output
+
+
+def test_a_host_that_restores_backups_for_trial(site):
+    own = {**tier4(site), "civitas_alert_receivers": [{"name": "chat", "webhook": {"url_secret": "announce_webhook_url"}}]}
+    inventory = site.root / "own/hosts.yml"
+    hosts = yaml.safe_load(inventory.read_text())
+    hosts["all"]["children"]["drill"] = {"hosts": {"trial": {"ansible_host": "192.0.2.14", "ansible_user": "deploy"}}}
+    site.put(inventory, hosts)
+
+    def told(**variables) -> str:
+        site.put(site.root / "own/group_vars/drill.yml", variables)
+        return " ".join(site.validate("-e", json.dumps(own), inventory=inventory).output.replace("\\n", " ").split())
+
+    assert "civitas_restore_drill is not set, so this host would drill nothing" in told(civitas_environment="staging")
+    said = told(civitas_restore_drill={"hosts": ["records"], "schedule": "Sun *-*-* 05:00:00"})
+    assert "a host of the kind 'production' must not hold a key that opens backups" in said and "restore_drill_hosts" not in said
+    said = told(civitas_environment="staging", civitas_restore_drill={"hosts": ["recrods", "vault"]})
+    assert "'recrods', which is no server of this inventory -> Write records." in said and "'vault', which is no server" in said
+    drill = {"civitas_environment": "staging", "civitas_restore_drill": {"hosts": ["records"], "schedule": "Sun *-*-* 05:00:00"}}
+    site.put(site.root / "own/host_vars/vault.yml", {"civitas_restore_drill": {"hosts": ["records"]}})
+    assert "a key that opens backups must not lie beside what it opens" in told(**drill)
+    (site.root / "own/host_vars/vault.yml").unlink()
+    assert "is valid: 5 hosts," in told(**drill)
+    # What the roles get, once each host has told its keys.
+    names = ["__civitas_host_roles", "backup_recipients", "backup_store_hosts", "restore_drill_hosts", "firewall_peers"]
+    names += [
+        "__civitas_partners",
+        "restore_drill_postgres_package",
+        "__civitas_key_lines",
+        "restore_drill_environment",
+        "restore_drill_schedule",
+    ]
+    keys = [
+        'records namespaces="civitas-transfer" ssh-ed25519 AAAAtransfer',
+        'records namespaces="civitas-backup" ssh-ed25519 AAAAbefore',
+        'records namespaces="civitas-backup" ssh-ed25519 AAAAsigning',
+        'vault namespaces="civitas-store" ssh-ed25519 AAAAstore',
+        "# trial identity age1identity",
+        'trial namespaces="civitas-read-records" ssh-ed25519 AAAAreader',
+    ]
+    (site.root / "own/backup-keys.txt").write_text("\n".join(["# written by hand", *keys]) + "\n")
+    got = what_roles_get(site, own, names, inventory)
+    assert got["records"][1] == [RECIPIENT, "age1identity"] and got["records"][3] == [] and got["records"][6] == ""
+    (sender,) = got["vault"][2]
+    assert sender["readers"] == ["ssh-ed25519 AAAAreader"] and sender["signing_keys_before"] == ["ssh-ed25519 AAAAbefore"]
+    assert sorted(got["vault"][4]) == ["192.0.2.10", "192.0.2.14"]
+    roles, drilled = got["trial"][0], got["trial"][3]
+    assert "restore_drill" in roles and not {"backup", "backup_store", "postgres", "docker"} & set(roles)
+    assert drilled == [{"name": "records", "signing_keys": ["ssh-ed25519 AAAAsigning", "ssh-ed25519 AAAAbefore"]}]
+    assert (got["trial"][6], *got["trial"][8:]) == ("postgresql", "staging", "Sun *-*-* 05:00:00")
+    assert {name: set(got[name][5]) for name in ("records", "vault", "trial")} == {
+        "records": {"vault", "trial"},
+        "vault": {"records", "trial"},
+        "trial": {"vault", "records"},
+    }
+    # What is written down is what was read.
+    assert got["trial"][7] == keys[4:] and got["vault"][7] == keys[3:4] and got["records"][7] == [keys[0], keys[2]]
+
+
+def test_what_a_reset_empties_the_roles_of_the_site_say(site):
+    own = {**tier4(site), "civitas_environment": "qa"}
+    files = [str(COLLECTION / "playbooks/vars" / name) for name in ("tier_single.yml", "single.yml", "reset_data.yml")]
+    got = "{{ [{} | civitas.hosting.reset_plan(__reset_declared), __reset_host, __reset_store] | to_json }}"
+    task = {"ansible.builtin.copy": {"content": got, "dest": str(site.root / "written"), "mode": "0600"}, "delegate_to": "localhost"}
+    servers = "{{ groups | civitas.hosting.site_servers }}"
+    site.put(site.root / "play.yml", [{"hosts": servers, "gather_facts": False, "vars_files": files, "tasks": [task]}])
+    done = site.play(str(site.root / "play.yml"), "-e", json.dumps(own), inventory=site.root / "own/hosts.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    plan, host, store = json.loads((site.root / "written").read_text())
+    assert plan["databases"] == [{"name": "kinto", "port": 5432, "keep": ["public.metadata"]}] and plan["projects"] == ["demo"]
+    # The settings of the host are backed up, and are no data.
+    assert plan["trees"] == [] and (host, store) == ("records", "vault")
+    # Nothing is contacted before it is typed.
+    done = site.play("civitas.hosting.reset_data", "-e", json.dumps(own), inventory=site.root / "own/hosts.yml")
+    assert "write -e reset_data_confirm=records.example.org" in " ".join(done.stdout.split()), done.stdout
+    assert not site.calls.exists()
 
 
 def test_the_collections_own_artifacts_and_networks_are_judged(site):

@@ -94,6 +94,17 @@ def test_one_mistake_is_one_problem(changes, words):
     assert words in problem and "canary" not in problem
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "http://localhost:8080", "http://192.0.2.10", "http://Records1.example.org"])
+def test_a_key_on_the_disk_of_its_data_is_told_where_somebody_else_judges(url):
+    own = ["records1", "192.0.2.10", "records1.example.org"]
+    beside = {**CONFIG, "encryption": {**TANG, "servers": [SERVER, {**SERVER, "url": url}]}}
+    (problem,) = preflight.problems(beside, own)
+    assert "so the key lies beside the data; write servers that are other machines" in problem and url in problem
+    assert preflight.problems(beside) == preflight.problems({**CONFIG, "encryption": TANG}, own) == []
+    # One that must answer beside it protects.
+    assert preflight.problems({**beside, "encryption": {**beside["encryption"], "threshold": 2}}, own) == []
+
+
 def test_the_filter_names_what_is_missing():
     assert data_volume_problems(CONFIG) == []
     with pytest.raises(AnsibleFilterError, match="data_volume_problems: KeyError: 'path'"):

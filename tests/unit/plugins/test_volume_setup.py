@@ -48,7 +48,7 @@ def test_the_volume_is_used_as_it_is(wanted, device):
 @pytest.mark.parametrize(
     ("wanted", "device", "words"),
     [
-        (CLEAR, STRANGE, f"holds ext4 'patients', and is not touched: write data_volume_device: UUID={UUID}"),
+        (CLEAR, STRANGE, f"holds ext4 'patients', and is not touched: write device: UUID={UUID}"),
         (SECRET, STRANGE, "holds ext4 'patients', and is not touched: name an empty disk"),
         (SECRET, STRANGE._replace(mountpoints=("/",)), "mounted at /, and is not touched"),
         (SECRET, EMPTY._replace(blank=False), "holds data of an unknown kind"),
@@ -59,10 +59,10 @@ def test_the_volume_is_used_as_it_is(wanted, device):
         (SECRET, EMPTY._replace(signatures=(Signature("gpt", "", ""),), blank=False), "holds gpt, and is not touched"),
         (SECRET, EMPTY._replace(read_only=True), "takes no writes"),
         (SECRET, EMPTY._replace(mountpoints=("/mnt",)), "mounted at /mnt"),
-        (CLEAR, LUKS, "is encrypted, and data_volume_encryption asks for none"),
-        (SECRET, PLAIN, "is not encrypted, and data_volume_encryption asks for operator"),
-        (CLEAR._replace(filesystem="xfs"), PLAIN, "write data_volume_filesystem: ext4"),
-        (SECRET._replace(initialize=False), EMPTY, "(1024 MiB). Write data_volume_initialize: true"),
+        (CLEAR, LUKS, "is encrypted, and encryption asks for none"),
+        (SECRET, PLAIN, "is not encrypted, and encryption asks for operator"),
+        (CLEAR._replace(filesystem="xfs"), PLAIN, "write filesystem: ext4"),
+        (SECRET._replace(initialize=False), EMPTY, "(1024 MiB). Write initialize: true"),
         (SECRET._replace(recorded=UUID), EMPTY, f"has neither header nor file system, and this host had the file system {UUID}"),
         (SECRET._replace(recorded=UUID), EMPTY._replace(blank=False), "has neither header nor file system, and this host had"),
         (SECRET._replace(headers=["a.luks2"]), STRANGE, "holds ext4 'patients'"),
@@ -164,7 +164,7 @@ def disk(tmp_path):
 
 def test_a_real_disk_is_made_the_volume_once(disk):
     wanted = CLEAR._replace(device=disk)
-    with pytest.raises(VolumeError, match="Write data_volume_initialize: true"):
+    with pytest.raises(VolumeError, match="Write initialize: true"):
         setup.prepare(wanted._replace(initialize=False))
     assert setup.prepare(wanted, check=True).uuid == ""
     made = setup.prepare(wanted)
