@@ -84,7 +84,7 @@ _BACKUP = (
     *("host", "recipients", "target_address", "target_port", "target_host_keys", "ssh_options", "bandwidth_kib", "files", "postgres"),
     *("commands", "late_hours", "full_days", "minimum_free_megabytes"),
 )
-_BACKUP_STORE = ("hosts", "directory", "port", "listen_addresses", "minimum_free_megabytes", "verify_sets")
+_BACKUP_STORE = ("hosts", "directory", "port", "listen_addresses", "minimum_free_megabytes", "verify_sets", "late_hours")
 _BACKUP_NAMES = {
     "backup_recipients": "civitas_backup.recipients",
     "backup_bandwidth_kib": "civitas_backup.bandwidth_kib",

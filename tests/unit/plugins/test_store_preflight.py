@@ -17,6 +17,7 @@ CONFIG = {
     "listen_addresses": ["0.0.0.0", "::"],
     "minimum_free_megabytes": 2048,
     "verify_sets": 2,
+    "late_hours": 26,
     "hosts": [HOST],
 }
 
