@@ -46,7 +46,9 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
     if not config["is_store"] and not check:
         found.append(f"{_NAME}hosts is written, and nothing here keeps sets; run the role backup_store before, with copied: true")
     if config["is_sender"]:
-        found.append(f"{_NAME}hosts is written, and this host makes backups of its own; a copy of them must lie elsewhere, take another host")
+        found.append(
+            f"{_NAME}hosts is written, and this host makes backups of its own; a copy of them must lie elsewhere, take another host"
+        )
     return [*found, *_store(config, check), *_hosts(hosts, check)]
 
 

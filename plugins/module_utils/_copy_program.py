@@ -29,7 +29,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._store_retention i
 CONFIG = "/etc/civitas/copy.json"
 _KILLED = "the last run was ended by force"
 TITLES = {
-    "civitas_copy_success_time_seconds": "When a run last came to its end, so that all good sets of the first store were here; 0 for never.",
+    "civitas_copy_success_time_seconds": "When a run last came to its end, so that what the first store has was here; 0 for never.",
     "civitas_copy_failed": "1 when the last run did not come to its end.",
     "civitas_copy_lacking": "Sets of the first store that are not here and should be.",
     "civitas_copy_refused": "Sets of the first store that are not what the host has sent.",

@@ -107,7 +107,7 @@ class Copier:
         self._members: t.Set[str] = set()
 
     def run(self, outcome: Outcome) -> None:
-        """Bring what is new, from old to new, and note in C(outcome) what became of it. Raises CopyError when it did not come to its end."""
+        """Bring what is new, from old to new, and note in C(outcome) what became of it. Raises CopyError before the end."""
         try:
             self._run(outcome)
         except (FetchError, SendError) as error:
@@ -147,14 +147,14 @@ class Copier:
                 outcome.passed[one.set_id] = "it is signed with an earlier key of the host, with which nothing new is taken"
                 return
             self._bring(one.set_id, manifest, signature)
-        except (AlteredError, VerifyError) as error:
-            outcome.refused[one.set_id] = str(error)
-            return
-        except FetchError:
-            # It may have been removed by the rules while it was on its way.
-            if one.set_id in {other.set_id for other in self._fetcher.sets()}:
+        except (FetchError, VerifyError) as error:
+            if one.set_id not in {other.set_id for other in self._fetcher.sets()}:
+                # The rules there have removed it while it was on its way.
+                outcome.passed[one.set_id] = "the first store does not have it any more"
+            elif isinstance(error, (AlteredError, VerifyError)):
+                outcome.refused[one.set_id] = str(error)
+            else:
                 raise
-            outcome.passed[one.set_id] = "the first store does not have it any more"
             return
         outcome.copied.append(one.set_id)
         self._members |= {member.sha256 for member in manifest.members.values()}

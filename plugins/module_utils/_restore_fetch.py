@@ -23,13 +23,16 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_ver
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import Manifest, Member
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Sender, SendError, Store
 
+# What the store's program says of a file that is not there.
+_LOST = "the store could not do it: No such file or directory"
+
 
 class FetchError(Exception):
     """The set could not be had; the text says why."""
 
 
 class AlteredError(FetchError):
-    """What the store has of the set is not what the host has sent."""
+    """What the store has of the set is not what the host has sent, or it has it no more."""
 
 
 class Found(t.NamedTuple):
@@ -45,8 +48,8 @@ class Found(t.NamedTuple):
     bytes: int
     good: bool
     problems: t.List[str]
-    sha256: str
-    bad: t.List[str]
+    sha256: str = ""
+    bad: t.Sequence[str] = ()
 
 
 class Fetcher:
@@ -152,4 +155,6 @@ class Fetcher:
             if ssh.returncode != 0:
                 said.seek(0)
                 words = " ".join(said.read(4096).decode("utf-8", "replace").split())[-300:]
+                if _LOST in words:
+                    raise AlteredError(f"{name}: {words}")
                 raise SendError(f"the transfer was cut off: {words or f'ssh ended with {ssh.returncode}'}", final="this grant" in words)

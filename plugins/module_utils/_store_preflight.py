@@ -37,7 +37,12 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
         found.append(
             f"{_NAME}directory is {directory}, which is no place for backups; write one on a disk of their own, such as /srv/backup"
         )
-    for name, least, most in (("port", 1, 65535), ("minimum_free_megabytes", 64, 10**8), ("verify_sets", 1, 1000), ("late_hours", 1, 24 * 31)):
+    for name, least, most in (
+        ("port", 1, 65535),
+        ("minimum_free_megabytes", 64, 10**8),
+        ("verify_sets", 1, 1000),
+        ("late_hours", 1, 24 * 31),
+    ):
         if not is_whole(config[name], least, most):
             found.append(f"{_NAME}{name} is {config[name]!r}; write a whole number from {least} to {most}")
     addresses = config["listen_addresses"]

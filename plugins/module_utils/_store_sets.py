@@ -119,9 +119,7 @@ class HostStore:
         copied: its sets come from another store, and not from the host.
     """
 
-    def __init__(
-        self, directory: str, host: str, signers: t.Sequence[str], quota: int, minimum_free: int, copied: bool = False
-    ) -> None:
+    def __init__(self, directory: str, host: str, signers: t.Sequence[str], quota: int, minimum_free: int, copied: bool = False) -> None:
         if not form.is_host(host):
             raise StoreError(f"{host!r} is no name of a host")
         self.host = host
@@ -165,6 +163,8 @@ class HostStore:
         path = os.path.join(self.sets_directory, name)
         try:
             manifest = form.parse(form.read_limited(os.path.join(path, form.MANIFEST), form.MANIFEST_BYTES))
+            if (manifest.host, manifest.set_id) != (self.host, name):
+                raise FormatError(f"it holds the manifest of the set {manifest.set_id} of {manifest.host}")
             with open(os.path.join(path, RECORD), encoding="utf-8") as file:
                 record = json.load(file)
             numbers = [float(record[key]) for key in ("arrival", "moment", "verified")]
@@ -202,9 +202,7 @@ class HostStore:
         """As C(have), and which sets are here and were here, for who copies them from another store. Raises StoreError, OSError."""
         if not self.copied:
             raise StoreError("the sets of this host come from the host itself", final=True)
-        here = [
-            {"set": one.set_id, "sha256": one.manifest.sha256, "begin": one.manifest.begin, "good": one.good} for one in self.sets()
-        ]
+        here = [{"set": one.set_id, "sha256": one.manifest.sha256, "begin": one.manifest.begin, "good": one.good} for one in self.sets()]
         removed = sorted(os.listdir(self.removed)) if os.path.isdir(self.removed) else []
         return {**self.have(now), "here": here, "removed": removed}
 
