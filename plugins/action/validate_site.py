@@ -20,6 +20,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _alert_rules,
     _alert_secrets,
     _backup_preflight,
+    _copy_preflight,
     _docker_preflight,
     _drill_preflight,
     _firewall_model,
@@ -81,17 +82,20 @@ _MONITORING_NAMES = {
     f"monitoring_{name}": f"civitas_monitoring.{site}"
     for name, site in (("probes", "probes"), ("runbooks", "runbooks"), ("heartbeat_url", "heartbeat_secret"), ("page_name", "page_name"))
 }
-# What the preflights of the roles backup and backup_store judge.
+# What the preflights of the roles backup, backup_store and backup_copy judge.
 _BACKUP = (
     *("host", "recipients", "target_address", "target_port", "target_host_keys", "ssh_options", "bandwidth_kib", "files", "postgres"),
     *("commands", "late_hours", "full_days", "minimum_free_megabytes"),
 )
-_BACKUP_STORE = ("hosts", "directory", "port", "listen_addresses", "minimum_free_megabytes", "verify_sets")
+_BACKUP_STORE = ("hosts", "directory", "port", "listen_addresses", "minimum_free_megabytes", "verify_sets", "late_hours")
+_BACKUP_COPY = ("hosts", "target_address", "target_port", "target_host_keys", "ssh_options", "bandwidth_kib", "late_hours")
 _BACKUP_NAMES = {
     "backup_recipients": "civitas_backup.recipients",
     "backup_bandwidth_kib": "civitas_backup.bandwidth_kib",
     "backup_store_directory": "civitas_backup.directory",
     "backup_store_hosts": "civitas_backup",
+    "backup_copy_bandwidth_kib": "civitas_backup_copy.bandwidth_kib",
+    "backup_copy_hosts": "civitas_backup",
 }
 # What the preflight of the role restore_drill judges, where a host does it by itself.
 _DRILL = (
@@ -133,7 +137,7 @@ _GIVEN_SECRETS = (
 _OF_PLAYBOOKS = frozenset(
     f"restore_{name}"
     for name in (
-        *("key_file", "set", "before", "from_host", "only", "incomplete", "all_files", "confirm", "list", "undo", "wait_hours"),
+        *("key_file", "store", "set", "before", "from_host", "only", "incomplete", "all_files", "confirm", "list", "undo", "wait_hours"),
         "health_minutes",
     )
 )
@@ -621,11 +625,12 @@ class ActionModule(ActionBase):
                 )
             return
         reported = {problem.variable for problem in self._problems if problem.where in (target.host.name, "all hosts", "inventory")}
-        if reported & {"civitas_backup", "civitas_address", _site_rules.BACKUP_GROUP}:
+        if reported & {"civitas_backup", "civitas_backup_copy", "civitas_address", _site_rules.BACKUP_GROUP}:
             return
         for prefix, names, judge in (
             ("backup_", _BACKUP, _backup_preflight.problems),
             ("backup_store_", _BACKUP_STORE, _store_preflight.problems),
+            ("backup_copy_", _BACKUP_COPY, _copy_problems),
         ):
             if prefix[:-1] in {role.name for role in target.roles}:
                 values = self._rendered(target, [prefix + name for name in names])
@@ -926,6 +931,11 @@ def _group_roles(roles: t.Any) -> t.Dict[str, t.List[str]]:
     if not isinstance(roles, dict) or not all(isinstance(names, list) for names in roles.values()):
         raise AnsibleActionFail("'roles' must be a list of roles, or a mapping of groups to lists of roles such as {all: [base, nginx]}.")
     return {str(group): [str(name).replace("civitas.hosting.", "", 1) for name in names if name] for group, names in roles.items()}
+
+
+def _copy_problems(config: t.Mapping[str, t.Any], check: bool) -> t.List[str]:
+    """What else the host does, the rules of groups say."""
+    return _copy_preflight.problems({**config, "is_store": True, "is_sender": False}, check)
 
 
 def _as_written(text: str) -> str:

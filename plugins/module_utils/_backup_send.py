@@ -20,6 +20,8 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_for
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import Manifest
 
 Reply = t.Dict[str, t.Any]
+# As long as the store's own programs wait for its service; much can be read before a set is kept.
+_ANSWER_SECONDS = 6 * 3600.0
 
 
 class SendError(Exception):
@@ -110,7 +112,10 @@ class Sender:
 
     def _ask(self, words: t.Sequence[str]) -> Reply:
         command = [*self.ssh, "--", self.store.address, " ".join(words)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_ANSWER_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise SendError(f"the store does not answer within {_ANSWER_SECONDS / 3600:g} hours") from error
         try:
             reply = json.loads(done.stdout)
             if "error" in reply:

@@ -27,7 +27,8 @@ def render(facts: Facts) -> str:
 
     Args:
         facts: C(site), C(environment), C(made) and C(inventory) as texts; C(hosts), each with C(name), C(address), C(user) and C(group);
-            C(people) and C(contacts), mappings; C(recipients), public keys of age; C(sets), for each host what the store keeps of it, or
+            C(people) and C(contacts), mappings; C(recipients), public keys of age; C(copy), the host with the
+            second copy of the sets, or empty; C(sets), for each host what the store keeps of it, or
             nothing when the store was not asked; C(drills) and C(rebuilds), for each host the last report or nothing.
 
     Raises:
@@ -164,7 +165,11 @@ def _steps(facts: Facts, hosts: t.Sequence[Facts]) -> t.List[str]:
             ]
         else:
             lines += ["3. Build it:", "", "   ```", f"   {run}site", "   ```", ""]
-        if group == "backup":
+        if name == facts["copy"]:
+            lines += ["4. It copies all again that the other one keeps: `sudo systemctl start civitas-copy` there."]
+        elif group == "backup":
+            if facts["copy"]:
+                lines += [f"   Restore from {facts['copy']} until then: add `-e restore_store={facts['copy']}`."]
             lines += [
                 f"4. Its sets are gone. Make one now, on each server: `sudo systemctl start civitas-backup`. Until then {name} is no help."
             ]

@@ -35,8 +35,12 @@ def problems(config: t.Mapping[str, t.Any]) -> t.List[str]:
     address = config["store_address"]
     if not is_host_name(address) and not is_address(address):
         found.append(f"{_NAME}store_address is {address!r}; write the name or address of the host that keeps the sets")
+    copy = config["copy_address"]
+    if copy != "" and not is_host_name(copy) and not is_address(copy):
+        found.append(f"{_NAME}copy_address is {copy!r}; write the name or address of the host that copies the sets, or nothing")
     for name, least, most, example in (
         ("store_port", 1, 65535, "2022"),
+        ("copy_port", 1, 65535, "2022"),
         ("keep_days", 1, 365, "7"),
         ("minimum_free_megabytes", 64, 10**8, "1024"),
     ):

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _alert_secrets, _policy
 from ansible_collections.civitas.hosting.plugins.module_utils._container_images import sha256_of
+from ansible_collections.civitas.hosting.plugins.module_utils._store_retention import rules_of
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
 from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_whole
 
@@ -58,6 +59,7 @@ NEEDED_GROUPS = {
 }
 MONITORING_MODES = ("light", "full")
 _BACKUP_KEYS = ("recipients", "quota_gigabytes", "retention", "schedule", "bandwidth_kib", "directory", "mount")
+_BACKUP_COPY_KEYS = ("host", "schedule", "bandwidth_kib", "quota_gigabytes", "retention")
 _DATA_VOLUME_KEYS = ("device", "path", "filesystem", "initialize", "encryption")
 _DRILL_KEYS = ("hosts", "schedule")
 _MONITORING_KEYS = ("page_name", "page_users", "page_networks", "heartbeat_secret", "probes", "runbooks")
@@ -556,6 +558,26 @@ def check_backup(value: t.Any) -> Finding:
     return None
 
 
+def check_backup_copy(value: t.Any) -> Finding:
+    """Does it say which host copies the backups? What else it holds the roles judge."""
+    advice = "Write a mapping such as {host: vault2}, with the second host of the group backup."
+    if not isinstance(value, dict):
+        return (f"is {in_words(value)} and not a mapping", advice)
+    finding = _unknown_key(value, _BACKUP_COPY_KEYS)
+    if finding:
+        return finding
+    if not isinstance(value.get("host"), str) or not value["host"]:
+        return ("lacks host", advice)
+    if "quota_gigabytes" in value and not is_whole(value["quota_gigabytes"], 1, 10**6):
+        return (f"has the quota_gigabytes {show(value['quota_gigabytes'])}", "Write a whole number, such as 200, or leave it out.")
+    try:
+        rules_of(value.get("retention", "15 days"))
+    except (TypeError, ValueError):
+        told = f"has the retention {show(value['retention'])}"
+        return (told, "Write '7 days', '15 days', or all numbers as in civitas_backup, or leave it out.")
+    return None
+
+
 def check_data_volume(value: t.Any) -> Finding:
     """Does it say which disk, without a passphrase? What else it holds the role judges."""
     advice = "Write a mapping such as {device: /dev/disk/by-id/scsi-data, encryption: {by: operator}}."
@@ -720,6 +742,7 @@ def site_variables(applications: t.Sequence[str]) -> t.Dict[str, SiteVariable]:
         "civitas_mail_proof": SiteVariable(False, check_mail_proof, "{selectors: [mail], addresses: [192.0.2.25]}"),
         "civitas_alert_receivers": SiteVariable(False, check_alert_receivers, "[{name: team, email: {to: [administrators@example.org]}}]"),
         "civitas_backup": SiteVariable(False, check_backup, "{recipients: [age1...], quota_gigabytes: 200}"),
+        "civitas_backup_copy": SiteVariable(False, check_backup_copy, "{host: vault2}"),
         "civitas_backup_keys_file": SiteVariable(False, check_path, '"{{ inventory_dir }}/backup-keys.txt"'),
         "civitas_contacts": SiteVariable(False, check_contacts, '[{name: Head of registry, does: decides, phone: "+15550100"}]'),
         "civitas_address": SiteVariable(False, check_address, "192.0.2.10"),
@@ -955,9 +978,36 @@ def check_backup_host(hosts: t.Sequence[Host]) -> t.List[Problem]:
     if written and not kept:
         remedy = f"Put a host into the group {BACKUP_GROUP}, or remove it."
         return [Problem("all hosts", variable, f"is written, and the group {BACKUP_GROUP} has no host that would keep them", remedy)]
-    if len(kept) > 1:
-        told = f"has {people([host.name for host in kept])}, and backups are brought to one host"
-        return [Problem("inventory", BACKUP_GROUP, told, "Leave one host in it.")]
+    return _check_backup_copy_host(hosts, [host.name for host in kept])
+
+
+def _check_backup_copy_host(hosts: t.Sequence[Host], kept: t.Sequence[str]) -> t.List[Problem]:
+    """Is it clear which of two hosts receives, and which copies? C(kept) are the hosts of the group."""
+    variable = "civitas_backup_copy"
+    written = [host.values[variable] for host in hosts if variable in host.values]
+    if not any(variable in host.names for host in hosts):
+        if len(kept) < 2:
+            return []
+        told = f"has {people(list(kept))}, and nothing says which of them copies what the other one keeps"
+        remedy = f"Write {variable}: {{host: {kept[-1]}}}, or leave one host in it."
+        return [Problem("inventory", BACKUP_GROUP, told, remedy)]
+    if not written or check_backup_copy(written[0]):
+        return []  # told already
+    name = written[0]["host"]
+    if name not in kept:
+        other = (
+            "which is no host of this inventory"
+            if name not in [host.name for host in hosts]
+            else "which serves people or does something else"
+        )
+        remedy = f"Put a host of its own into the group {BACKUP_GROUP}, elsewhere than the first one, and write its name."
+        return [Problem("all hosts", variable, f"has the host {show(name)}, {other}", remedy)]
+    if len(kept) == 1:
+        remedy = f"Put the one that receives into the group {BACKUP_GROUP}. If it is lost, remove {variable}: {name} receives then."
+        return [Problem("all hosts", variable, f"has the host {show(name)}, and there is no other one that it could copy", remedy)]
+    if len(kept) > 2:
+        told = f"has {people(list(kept))}: one receives, one copies, and the others would do nothing"
+        return [Problem("inventory", BACKUP_GROUP, told, "Leave two hosts in it.")]
     return []
 
 

@@ -37,7 +37,12 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
         found.append(
             f"{_NAME}directory is {directory}, which is no place for backups; write one on a disk of their own, such as /srv/backup"
         )
-    for name, least, most in (("port", 1, 65535), ("minimum_free_megabytes", 64, 10**8), ("verify_sets", 1, 1000)):
+    for name, least, most in (
+        ("port", 1, 65535),
+        ("minimum_free_megabytes", 64, 10**8),
+        ("verify_sets", 1, 1000),
+        ("late_hours", 1, 24 * 31),
+    ):
         if not is_whole(config[name], least, most):
             found.append(f"{_NAME}{name} is {config[name]!r}; write a whole number from {least} to {most}")
     addresses = config["listen_addresses"]
@@ -62,8 +67,15 @@ def _host(position: int, item: t.Any, check: bool) -> t.Iterator[str]:
         yield f"{where} has no good name; write what the host is called in its sets, of small letters, digits, dots and hyphens"
         return
     where = f"{_NAME}hosts: {item['name']}"
+    copied = item.get("copied", False)
+    if not isinstance(copied, bool):
+        yield f"{where} has copied that is {in_words(copied)}; write true or false"
+    elif copied and item.get("transfer_key"):
+        yield f"{where} is copied and has a transfer_key; its sets come from another store or from the host, leave out one of them"
     for key, fact in (("transfer_key", "transfer"), ("signing_key", "signing")):
         value = item.get(key)
+        if key == "transfer_key" and copied:
+            continue
         if not (isinstance(value, str) and (_KEY.fullmatch(value) or (check and not value))):
             yield f"{where} has no {key}; run the role backup with tasks_from: keys there, then it is __backup_pairs.public.{fact}"
     before = item.get("signing_keys_before") or []

@@ -57,9 +57,10 @@ class Host(t.NamedTuple):
     """A host whose sets are kept here.
 
     Attributes:
-        user: whose authorized_keys has the key of the host.
+        user: whose authorized_keys has the key of the host, or who copies its sets from another store.
         signers: public keys of SSH: the one that signs its manifests, and those that did so earlier.
-        readers: public keys of SSH that may always read its sets, to drill restores.
+        readers: public keys of SSH that may always read its sets, to drill restores or to copy them.
+        copied: its sets come from another store.
     """
 
     user: str
@@ -67,6 +68,7 @@ class Host(t.NamedTuple):
     quota: int
     rules: retention.Rules
     readers: t.List[str]
+    copied: bool
 
 
 class Config(t.NamedTuple):
@@ -166,8 +168,9 @@ def _config(found: t.Dict[str, t.Any]) -> Config:
             user=str(one["user"]),
             signers=[str(key) for key in one["signers"]],
             quota=int(one["quota_bytes"]),
-            rules=_rules(one["retention"]),
+            rules=retention.rules_of(one["retention"], float(found.get("late_hours", 26))),
             readers=[str(key) for key in one.get("readers", [])],
+            copied=bool(one.get("copied", False)),
         )
     return Config(
         directory=str(found["directory"]),
@@ -180,18 +183,9 @@ def _config(found: t.Dict[str, t.Any]) -> Config:
     )
 
 
-def _rules(value: t.Any) -> retention.Rules:
-    """A preset's name, or all numbers. Raises ValueError, TypeError."""
-    if isinstance(value, str):
-        if value not in retention.PRESETS:
-            raise ValueError(f"nobody knows the retention {value!r}; there are {', '.join(sorted(retention.PRESETS))}")
-        return retention.PRESETS[value]
-    return retention.Rules(**value)
-
-
 def _host_store(config: Config, name: str) -> HostStore:
     host = config.hosts[name]
-    return HostStore(config.directory, name, host.signers, host.quota, config.minimum_free)
+    return HostStore(config.directory, name, host.signers, host.quota, config.minimum_free, host.copied)
 
 
 def _store_of(config: Config, name: str, uid: int) -> HostStore:

@@ -155,6 +155,8 @@ def _reply(
     kind, now = request["request"], time.time()
     if kind == "have":
         return store.have(now)
+    if kind == "known":
+        return store.known(now)
     if kind == "begin":
         return store.begin(str(request["set"]), int(request["bytes"]), uid)
     if kind == "commit":

@@ -47,6 +47,15 @@ PRESETS = {
 }
 
 
+def rules_of(value: t.Any, newest_hours: float = Rules._field_defaults["newest_hours"]) -> Rules:
+    """The rules that a preset's name or a mapping stands for; C(newest_hours) where that says none. Raises ValueError, TypeError."""
+    if isinstance(value, str):
+        if value not in PRESETS:
+            raise ValueError(f"nobody knows the retention {value!r}; there are {', '.join(sorted(PRESETS))}")
+        return PRESETS[value]._replace(newest_hours=newest_hours)
+    return Rules(**{"newest_hours": newest_hours, **value})
+
+
 class Kept(t.NamedTuple):
     """What the rules need to know of a set; times in seconds of Unix."""
 

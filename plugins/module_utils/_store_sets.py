@@ -36,6 +36,8 @@ from ansible_collections.civitas.hosting.plugins.module_utils._json_file import 
 RECORD = "store.json"
 # A set that took longer to come than this counts by the day of its arrival.
 _LATE = 7 * 86400.0
+# A set that is copied sooner than this after it was made follows the one that was copied before it.
+_CAUGHT_UP = 86400.0
 # Of so many sets a host may have members linked: fewer than retention keeps, and enough for a tree that failed on some nights.
 _OFFERED = 5
 
@@ -96,6 +98,7 @@ def describe(one: StoredSet) -> t.Dict[str, t.Any]:
         "verified": form.format_time(one.verified),
         "environment": one.manifest.environment,
         "bytes": one.manifest.bytes,
+        "sha256": one.manifest.sha256,
         "good": one.good,
         "bad": one.bad,
         "notes": one.notes,
@@ -113,15 +116,17 @@ class HostStore:
         signers: public keys that sign for this host; behind the first one those that did so earlier.
         quota: bytes that this host may use.
         minimum_free: bytes that stay free in the file system.
+        copied: its sets come from another store, and not from the host.
     """
 
-    def __init__(self, directory: str, host: str, signers: t.Sequence[str], quota: int, minimum_free: int) -> None:
+    def __init__(self, directory: str, host: str, signers: t.Sequence[str], quota: int, minimum_free: int, copied: bool = False) -> None:
         if not form.is_host(host):
             raise StoreError(f"{host!r} is no name of a host")
         self.host = host
         self.signers = list(signers)
         self.quota = quota
         self.minimum_free = minimum_free
+        self.copied = copied
         self.incoming = os.path.join(directory, "incoming", host)
         self.base = os.path.join(directory, "hosts", host)
         self.sets_directory = os.path.join(self.base, "sets")
@@ -158,6 +163,8 @@ class HostStore:
         path = os.path.join(self.sets_directory, name)
         try:
             manifest = form.parse(form.read_limited(os.path.join(path, form.MANIFEST), form.MANIFEST_BYTES))
+            if (manifest.host, manifest.set_id) != (self.host, name):
+                raise FormatError(f"it holds the manifest of the set {manifest.set_id} of {manifest.host}")
             with open(os.path.join(path, RECORD), encoding="utf-8") as file:
                 record = json.load(file)
             numbers = [float(record[key]) for key in ("arrival", "moment", "verified")]
@@ -190,6 +197,14 @@ class HostStore:
         members = {member.sha256 for one in sets[-_OFFERED:] for member in one.manifest.members.values() if member.name not in one.bad}
         newest = {"set": sets[-1].set_id, "sha256": sets[-1].manifest.sha256} if sets else None
         return {"time": now, "newest": newest, "members": sorted(members), "sets": [one.set_id for one in sets[-14:]]}
+
+    def known(self, now: float) -> t.Dict[str, t.Any]:
+        """As C(have), and which sets are here and were here, for who copies them from another store. Raises StoreError, OSError."""
+        if not self.copied:
+            raise StoreError("the sets of this host come from the host itself", final=True)
+        here = [{"set": one.set_id, "sha256": one.manifest.sha256, "begin": one.manifest.begin, "good": one.good} for one in self.sets()]
+        removed = sorted(os.listdir(self.removed)) if os.path.isdir(self.removed) else []
+        return {**self.have(now), "here": here, "removed": removed}
 
     def begin(self, set_id: str, size: int, owner: int) -> t.Dict[str, t.Any]:
         """Make room for a set; members that were proven in an earlier try are taken already. Raises StoreError, OSError."""
@@ -238,7 +253,7 @@ class HostStore:
             self._take_all(set_id, manifest, sets, owner)
             for name, data in ((form.MANIFEST, manifest.raw), (form.SIGNATURE, signature)):
                 _write_new(os.path.join(staging, name), data)
-            notes, moment = _judge(manifest, sets, now)
+            notes, moment = _judge(manifest, sets, now, self.copied)
             one = StoredSet(there, manifest, now, moment, now, [], notes)
             self.write_record(one, staging)
             for name in os.listdir(staging):
@@ -331,13 +346,18 @@ class HostStore:
             raise StoreError(f"{set_id} is not whole; missing, cut off or altered: {shown}", bad=bad)
 
 
-def _judge(manifest: Manifest, sets: t.Sequence[StoredSet], now: float) -> t.Tuple[t.List[str], float]:
-    """What is strange about the times and the place of a set, and the time by which it counts."""
+def _judge(manifest: Manifest, sets: t.Sequence[StoredSet], now: float, copied: bool) -> t.Tuple[t.List[str], float]:
+    """What is strange about the times and the place of a set, and the time by which it counts.
+
+    A copy may come long after it was made: the first copies are of a whole history, and some of that is gone already. Nobody gains by it:
+    a set that is dated before the newest one here still counts by its arrival.
+    """
     notes, moment = [], manifest.begin
+    catching_up = copied and now - manifest.begin > _CAUGHT_UP
     if manifest.begin > now + TOLERANCE:
         notes.append(f"it is dated {form.format_time(manifest.begin)}, which is to come")
         moment = now
-    if now - manifest.begin > _LATE:
+    if now - manifest.begin > _LATE and not copied:
         notes.append(f"it is dated {form.format_time(manifest.begin)}, long before it came")
         moment = now
     if sets:
@@ -345,7 +365,7 @@ def _judge(manifest: Manifest, sets: t.Sequence[StoredSet], now: float) -> t.Tup
         if manifest.begin < before.manifest.begin:
             notes.append(f"it is older than {before.set_id}, which came before it")
             moment = now
-        if (manifest.previous, manifest.previous_sha256) != (before.set_id, before.manifest.sha256):
+        if not catching_up and (manifest.previous, manifest.previous_sha256) != (before.set_id, before.manifest.sha256):
             notes.append(f"it follows {manifest.previous or 'none'}, and not {before.set_id}")
     return notes, moment
 

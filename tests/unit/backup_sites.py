@@ -37,6 +37,26 @@ def program(name: str) -> list[str]:
     return [sys.executable, "-IS", "-c", code]
 
 
+def serve_store(path: str, config: Path) -> socket.socket:
+    """Answer on a socket as the store's service does, as systemd does with Accept=yes; closing it ends that."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _address = listener.accept()
+            except OSError:
+                return
+            with connection:
+                command = [*program("_store_program"), "--config", str(config), "answer"]
+                subprocess.run(command, stdin=connection.fileno(), check=False)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener
+
+
 class Site:
     """One host, one store."""
 
@@ -93,7 +113,7 @@ class Site:
         forced = shlex.join([*program("_store_program"), "--config", str(base / "store.json"), "receive", "--host", "records1"])
         quoted = forced.replace("\\", "\\\\").replace('"', '\\"')
         (base / "authorized").write_text(f'restrict,command="{quoted}" {transfer}\n')
-        self._start_service()
+        self._listener = serve_store(self.store_config["socket"], base / "store.json")
         self._start_sshd()
 
     def _free_port(self) -> int:
@@ -104,27 +124,6 @@ class Site:
     def write(self) -> None:
         (self.base / "store.json").write_text(json.dumps(self.store_config))
         (self.base / "backup.json").write_text(json.dumps(self.config))
-
-    def _start_service(self) -> None:
-        """As systemd does with Accept=yes."""
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.store_config["socket"])
-        self._listener.listen()
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _address = self._listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    subprocess.run(
-                        [*program("_store_program"), "--config", str(self.base / "store.json"), "answer"],
-                        stdin=connection.fileno(),
-                        check=False,
-                    )
-
-        threading.Thread(target=serve, daemon=True).start()
 
     def _start_sshd(self) -> None:
         host_key = ssh_key(self.base / "host_key")
@@ -196,6 +195,18 @@ class Site:
         public = ssh_key(key)
         give.add(str(self.base / "grants"), quoted, host, set_id, public, hours, time.time())
         return {**self.config["store"], "key": str(key)}
+
+    def standing(self, name: str = "reader") -> dict[str, Any]:
+        """How somebody reaches the store who may always read, with a new key of this name; as the role writes it."""
+        key = ssh_key(self.base / name)
+        self.store_config["hosts"]["records1"].setdefault("readers", []).append(key)
+        self.write()
+        (grant,) = list(give.standing({"records1": [key], "other": []}))
+        forced = shlex.join([*program("_store_program"), "--config", str(self.base / "store.json"), "give", "--grant", grant])
+        quoted = forced.replace("\\", "\\\\").replace('"', '\\"')
+        with (self.base / "authorized").open("a") as file:
+            file.write(f'restrict,command="{quoted}" {key} records1\n')
+        return {**self.config["store"], "key": str(self.base / name)}
 
     def sets(self) -> list[Path]:
         directory = self.store / "hosts/records1/sets"

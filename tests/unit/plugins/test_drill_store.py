@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _store_give as give
 
-from tests.unit.backup_sets import flip, ssh_key
+from tests.unit.backup_sets import flip
 from tests.unit.backup_sites import Site, needs_programs, program
 
 pytestmark = needs_programs
@@ -24,15 +23,7 @@ def _site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path / "site")
     (site.data / "record").write_bytes(bytes(range(256)) * 4000)
     site.backup()
-    key = ssh_key(site.base / "reader")
-    site.store_config["hosts"]["records1"]["readers"] = [key]
-    site.write()
-    # As the role writes it.
-    (grant,) = list(give.standing({"records1": [key], "other": []}))
-    forced = shlex.join([*program("_store_program"), "--config", str(site.base / "store.json"), "give", "--grant", grant])
-    quoted = forced.replace("\\", "\\\\").replace('"', '\\"')
-    with (site.base / "authorized").open("a") as file:
-        file.write(f'restrict,command="{quoted}" {key} records1\n')
+    site.standing()
     yield site
     site.close()
 

@@ -601,8 +601,42 @@ def test_who_keeps_backups_and_what_is_said_of_them_go_together():
     assert rules.check_backup_host([server, vault]) == rules.check_backup_host([silent]) == []
     assert "nobody could read a backup" in rules.check_backup_host([silent, vault])[0].problem
     assert "has no host that would keep them" in rules.check_backup_host([server])[0].problem
-    second = host("vault2", groups=("backup",))
-    assert "has vault, vault2" in rules.check_backup_host([server, vault, second])[0].problem
+
+
+def test_which_of_two_hosts_copies_what_the_other_keeps():
+    def judged(*hosts, **copy):
+        named = {"civitas_backup": {}, **({"civitas_backup_copy": copy} if copy else {})}
+        found = rules.check_backup_host([host(name, groups=groups, **named) for name, groups in hosts])
+        assert len(found) < 2
+        return found[0].problem + found[0].remedy if found else ""
+
+    server, vault, second, third = ("server", ()), *((name, ("backup",)) for name in ("vault", "vault2", "vault3"))
+    assert judged(server, vault) == judged(server, vault, second, host="vault2") == judged(server, vault, second, host="vault") == ""
+    told = judged(server, vault, second)
+    assert "has vault, vault2, and nothing says which" in told and "civitas_backup_copy: {host: vault2}" in told
+    assert "which is no host of this inventory" in judged(server, vault, second, host="vault22")
+    assert "which serves people or does something else" in judged(server, vault, second, host="server")
+    assert "no other one that it could copy" in judged(server, vault, host="vault")
+    assert "Leave two hosts" in judged(server, vault, second, third, host="vault2")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"host": "vault2"}, None),
+        ({"host": "vault2", "schedule": "*-*-* 04:00:00", "bandwidth_kib": 500, "quota_gigabytes": 5, "retention": "7 days"}, None),
+        ("vault2", "is a text and not a mapping"),
+        ({}, "lacks host"),
+        ({"host": ["vault2"]}, "lacks host"),
+        ({"host": "vault2", "quota_gigabytes": "x"}, "has the quota_gigabytes 'x'"),
+        ({"host": "vault2", "retention": "8 days"}, "has the retention '8 days'"),
+        ({"host": "vault2", "retention": []}, "has the retention []"),
+        ({"host": "vault2", "bandwith_kib": 1}, "did you mean bandwidth_kib?"),
+    ],
+)
+def test_what_is_said_of_copies(value, told):
+    finding = rules.check_backup_copy(value)
+    assert finding is None if told is None else told in finding[0]
 
 
 def test_what_makes_a_tier():

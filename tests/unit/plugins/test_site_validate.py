@@ -33,6 +33,7 @@ OPTIONS = {
     "logs": {},
     "backup": {},
     "backup_store": {},
+    "backup_copy": {},
     "restore": {},
     "restore_drill": {},
     "data_volume": {},
@@ -660,6 +661,23 @@ def test_what_is_said_of_backups_is_judged_by_the_names_that_people_wrote(site):
     ):
         assert told.partition(";")[0] in output, output
     assert "backup_store" not in output and "The inventory has 5 problems." in output, output
+
+
+def test_a_second_host_copies_what_the_first_keeps(site):
+    own = tier4(site)
+    inventory = site.root / "own/hosts.yml"
+    hosts = yaml.safe_load(inventory.read_text())
+    hosts["all"]["children"]["backup"]["hosts"]["vault2"] = {"ansible_host": "203.0.113.13", "ansible_user": "deploy"}
+    site.put(inventory, hosts)
+    output = site.validate("-e", json.dumps(own), inventory=inventory).output
+    assert "has vault, vault2, and nothing says which of them copies" in output and "The inventory has 1 problem." in output, output
+    wrong = {"host": "vault2", "bandwidth_kib": "fast"}
+    output = site.validate("-e", json.dumps({**own, "civitas_backup_copy": wrong}), inventory=inventory).output
+    assert "civitas_backup_copy.bandwidth_kib" in output and "The inventory has 1 problem." in output, output
+    run = site.validate(
+        "-e", json.dumps({**own, "civitas_backup_copy": {"host": "vault2"}, "restore_store": "vault2"}), inventory=inventory
+    )
+    assert run.returncode == 0 and "Inventory own/hosts.yml is valid: 5 hosts," in run.output, run.output
 
 
 def test_a_tier_lacks_no_host(site):

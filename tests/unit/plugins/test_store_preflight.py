@@ -17,6 +17,7 @@ CONFIG = {
     "listen_addresses": ["0.0.0.0", "::"],
     "minimum_free_megabytes": 2048,
     "verify_sets": 2,
+    "late_hours": 26,
     "hosts": [HOST],
 }
 
@@ -27,6 +28,7 @@ def with_host(**changes):
 
 def test_good_ones():
     assert preflight.problems(CONFIG) == []
+    assert preflight.problems({**CONFIG, "hosts": [{**{key: HOST[key] for key in HOST if key != "transfer_key"}, "copied": True}]}) == []
     assert preflight.problems({**CONFIG, **with_host(retention="15 days")}) == []
     assert preflight.problems({**CONFIG, **with_host(retention={**RULES, "newest_hours": 50})}) == []
 
@@ -44,6 +46,9 @@ def test_good_ones():
         ({"hosts": [HOST, HOST]}, "has records-1 twice"),
         (with_host(name="Records 1"), "no good name"),
         (with_host(transfer_key=""), "no transfer_key; run the role backup with tasks_from: keys"),
+        (with_host(copied=True), "is copied and has a transfer_key"),
+        (with_host(copied="yes", transfer_key=""), "copied that is a text"),
+        ({"late_hours": 0}, "from 1 to 744"),
         (with_host(signing_key="ssh-rsa AAAA"), "no signing_key"),
         (with_host(signing_key=KEY), "one key for both"),
         (with_host(signing_keys_before=["AAAA"]), "signing_keys_before that are no public keys"),
