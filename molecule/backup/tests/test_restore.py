@@ -93,6 +93,8 @@ def phase(records):
         ("a bit that flips in the store", "the store has another db-main-records"),
         ("a set of another environment", "never restored"),
         ("no room", "there is too little space"),
+        ("the wrong key", "is not encrypted to this key"),
+        ("live data, and nobody has confirmed", "would be replaced; confirm it with the name of this host"),
     ],
 )
 def test_what_is_refused_touches_nothing(host, records, operator, way, fault, words):
@@ -108,9 +110,13 @@ def test_what_is_refused_touches_nothing(host, records, operator, way, fault, wo
         elif fault == "a set of another environment":
             records.check_output(f'sed -i \'s/"environment": .*/"environment": "qa",/\' {config}')
             words = "'production' holds personal data and 'qa' may not"
-        else:
+        elif fault == "live data, and nobody has confirmed":
+            changes["confirm"] = ""
+        elif fault == "a bit that flips in the store":
             host.check_output(f"printf x | dd of={member} bs=1 seek=300 conv=notrunc status=none")
         plan(records, operator, user, **changes)
+        if fault == "the wrong key":
+            records.check_output("cd /run/civitas-restore; umask 077; rm identity; age-keygen -o identity 2> /dev/null")
         rc, said = restore(records)
     finally:
         records.check_output(f"mv /root/restore.json {config}; systemctl reset-failed civitas-restore")
