@@ -74,7 +74,7 @@ class Site:
     def clock(self, seconds):
         """The clock of the runs is off from now on."""
         (library,) = self.records.check_output("ls /usr/lib/*/faketime/libfaketime.so.1").split()
-        self.drop_in(f"Environment=LD_PRELOAD={library} FAKETIME={seconds:+d} FAKETIME_DONT_FAKE_MONOTONIC=1")
+        self.drop_in(f"Environment=LD_PRELOAD={library} FAKETIME={seconds:+d}")
 
     def sets(self):
         """What the store says of each set, by name, from old to new."""
@@ -110,7 +110,7 @@ class Site:
     def end(self):
         """The run has ended; how."""
         deadline = time.monotonic() + 120
-        while (active := self.records.check_output("systemctl show --property=ActiveState --value civitas-backup")) == "activating":
+        while (active := self.records.check_output("systemctl show --property=ActiveState --value civitas-backup")).endswith("activating"):
             assert time.monotonic() < deadline
             time.sleep(0.2)
         return active, self.records.check_output("systemctl show --property=Result --value civitas-backup")
@@ -255,9 +255,11 @@ FAULTS = {
     ),
     "a dump is killed": Fault(
         "db-main-records.dump.zst.age: runuser ended with",
-        "systemd-run --quiet --unit=fault-killer sh -c"
+        # Long enough to be there when somebody comes.
+        f"{PSQL} -d records -c 'CREATE TABLE long AS SELECT md5(n::text) FROM generate_series(1, 700000) n'"
+        " && systemd-run --quiet --unit=fault-killer sh -c"
         " 'until pkill -KILL -f \"^/usr/lib/postgresql/15/bin/pg_dump --format\"; do sleep 0.01; done'",
-        "systemctl stop fault-killer 2> /dev/null || true",
+        f"systemctl stop fault-killer 2> /dev/null; {PSQL} -d records -c 'DROP TABLE long'",
         kept=True,
     ),
     "a command prints too little": Fault(
