@@ -33,7 +33,7 @@ CONFIG = "/etc/civitas/backup.json"
 TITLES = {
     "civitas_backup_success_time_seconds": "The moment of the last complete set that the store keeps; 0 for none.",
     "civitas_backup_try_time_seconds": "When the last run began.",
-    "civitas_backup_running": "1 while a run lasts; after a crash until the next one ends.",
+    "civitas_backup_running": "1 while a run lasts; when the host goes down meanwhile, until the next one ends.",
     "civitas_backup_failed": "1 when the last run that ended brought no complete set to the store.",
     "civitas_backup_seconds": "How long the last run took.",
     "civitas_backup_bytes": "Size of the last set.",
@@ -42,6 +42,7 @@ TITLES = {
     "civitas_backup_rows": "Rows in the databases of the last set.",
     "civitas_backup_warnings": "Warnings about the last set.",
 }
+_KILLED = "the run was ended by force"
 
 
 def main(arguments: t.Sequence[str]) -> int:
@@ -51,6 +52,7 @@ def main(arguments: t.Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="make a set and bring it to the store; a timer runs it")
     commands.add_parser("before", help="whether the store keeps sets from before this host was set up; the role runs it once")
+    commands.add_parser("settle", help="remember that a run was ended by force; systemd runs it")
     commands.add_parser("check", help="whether the configuration can be used")
     commands.add_parser("status", help="what the last runs came to; exit status 1 when something is wrong")
     sets = commands.add_parser("list", help="sets in a directory, and whether one is missing")
@@ -71,6 +73,8 @@ def main(arguments: t.Sequence[str]) -> int:
     try:
         if options.command == "run":
             return run(read_config(options.config))
+        if options.command == "settle":
+            return settle(read_config(options.config))
         if options.command == "before":
             return before(read_config(options.config))
         if options.command == "check":
@@ -148,7 +152,7 @@ def run(config: Config) -> int:
                 "warnings": manifest.warnings,
             }
             if manifest.complete:
-                changes["success"] = manifest.begin
+                changes["success"] = outcome.moment
             else:
                 problem = f"{manifest.set_id} is in the store and is not complete: {'; '.join(manifest.failures)}"
                 if os.path.getsize(os.path.join(config.directory, "problems")):
@@ -164,6 +168,20 @@ def run(config: Config) -> int:
         say(3, f"there is NO NEW BACKUP: {problem}")
         return 1
     say(6, f"the store keeps {changes['set']}: {changes['bytes']} bytes, {changes['sent']} of them new, in {seconds:g} seconds")
+    return 0
+
+
+def settle(config: Config) -> int:
+    """Monitoring is to learn of a run that could not say anything itself any more."""
+    try:
+        with lock(config.directory):
+            state = read_state(config)
+            if state.get("running"):
+                _remember(config, {**state, "running": 0, "problem": _KILLED})
+                say(3, f"there is NO NEW BACKUP: {_KILLED}")
+    except RunError:
+        # Another one lasts, and tells itself what becomes of it.
+        pass
     return 0
 
 
@@ -228,9 +246,10 @@ def status(config: Config) -> int:
         say(6, f"{state.get('set')} of {form.format_time(success)}: {state.get('bytes')} bytes, {state.get('sent')} of them were new")
     for line in state.get("warnings", []):
         say(4, line)
-    if state.get("running"):
-        ended = "" if is_locked(config.directory) else ", and was ended by force"
-        say(5, f"a run began at {form.format_time(float(state['try']))}{ended}")
+    if state.get("running") and is_locked(config.directory):
+        say(5, f"a run began at {form.format_time(float(state['try']))}")
+    elif state.get("running"):
+        problems.append(f"a run began at {form.format_time(float(state['try']))}, and was ended by force")
     for line in problems:
         say(3, line)
     return 1 if problems else 0

@@ -75,10 +75,16 @@ class Config(t.NamedTuple):
 
 
 class Outcome(t.NamedTuple):
-    """What a run came to. C(sent) are the bytes that the store did not have."""
+    """What a run came to.
+
+    Attributes:
+        sent: bytes that the store did not have.
+        moment: how new the set is, by the earlier of the clocks of host and store; a wrong one makes no backup look newer.
+    """
 
     manifest: Manifest
     sent: int
+    moment: float
 
 
 @contextlib.contextmanager
@@ -244,7 +250,7 @@ class Run:
         sent = self._seal(directory, manifest)
         self._sender.send(directory, manifest)
         self._kept(manifest)
-        return Outcome(manifest, sent)
+        return Outcome(manifest, sent, min(manifest.begin, float(have["time"])))
 
     def _previous(self, have: Reply) -> t.Tuple[t.Optional[t.Dict[str, str]], t.List[str]]:
         """The set before this one, and what is strange about it."""

@@ -155,47 +155,7 @@ def test_the_user_of_the_host_reads_and_changes_no_set(host):
     assert name in sets(host)
 
 
-# --- what fails is told
-
-
-FAULTS = {
-    "a database is gone": (
-        "runuser -u postgres -- psql -qc 'ALTER DATABASE records RENAME TO elsewhere'",
-        "records",
-        "runuser -u postgres -- psql -qc 'ALTER DATABASE elsewhere RENAME TO records'",
-    ),
-    "the server is down": ("systemctl stop postgresql@15-main", "", "systemctl start postgresql@15-main"),
-    "a tree is gone": ("mv /srv/documents /srv/away", "/srv/documents", "mv /srv/away /srv/documents"),
-    "a tree is empty": (
-        "mv /srv/documents /srv/away && mkdir /srv/documents",
-        "holds no file",
-        "rmdir /srv/documents && mv /srv/away /srv/documents",
-    ),
-    "the store is another machine": (
-        "sed -i 's/AAAAC3/AAAAC4/' /etc/civitas/backup.known_hosts",
-        "store does not answer",
-        "sed -i 's/AAAAC4/AAAAC3/' /etc/civitas/backup.known_hosts",
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_no_success(host, records, fault):
-    break_it, words, repair = FAULTS[fault]
-    before = {one["set"] for one in status(host)["hosts"]["records-1"]["sets"] if one["good"]}
-    config = "/etc/civitas/backup.json"
-    records.check_output(f'cp -a {config} /root/kept.json; sed -i \'s/"bandwidth"/"tries": 1, "bandwidth"/\' {config}; {break_it}')
-    try:
-        rc, said = backup(records)
-        assert rc != 0 and "NO NEW BACKUP" in said and words in said, said
-        assert "civitas_backup_failed 1" in records.file("/var/lib/civitas/metrics/backup.prom").content_string
-        assert records.run("civitas-backup status").rc == 1
-        assert {one["set"] for one in status(host)["hosts"]["records-1"]["sets"] if one["good"]} == before
-    finally:
-        records.check_output(f"{repair}; mv /root/kept.json {config}; systemctl reset-failed civitas-backup")
-    rc, said = backup(records)
-    assert rc == 0, said
-    assert records.run("civitas-backup status").rc == 0
+# --- what the store's disk does
 
 
 def test_a_bit_that_flips_in_the_store_is_found(host):

@@ -87,7 +87,8 @@ def test_what_status_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "the last backup is 30 hours old" in status(**{**good, "success": time.time() - 30 * 3600})[1]
     assert "the last run failed: no way" in status(**{**good, "problem": "no way"})[1]
     assert status(**{**good, "warnings": ["odd"]})[1].endswith("odd\n")
-    assert "and was ended by force" in status(**{**good, "running": 1})[1]
+    code, said = status(**{**good, "running": 1})
+    assert code == 1 and "and was ended by force" in said
     # The first one ever is no fault while it lasts.
     first = {"try": time.time(), "running": 1}
     assert "there is no backup of this host" in status(**first)[1]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.civitas.hosting.plugins.module_utils import _backup_run as run
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_verify as verify
 
 from tests.unit.backup_sets import age_key, flip, listing, ssh_key
@@ -178,7 +179,15 @@ def test_two_runs_at_once_and_a_lock_of_a_dead_run(site: Site) -> None:
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert site.sets() == [] and "success" not in site.state()
-    assert "was ended by force" in site.backup("status", check=False).stdout
+    killed = site.backup("status", check=False)
+    assert killed.returncode == 1 and "was ended by force" in killed.stderr
+    # systemd does it, when the run has ended in whatever way; while one lasts it is that one's.
+    with run.lock(str(site.base / "var")):
+        assert site.backup("settle").stderr == "" and site.state()["running"] == 1
+    assert "NO NEW BACKUP: the run was ended by force" in site.backup("settle").stderr
+    figures = (site.base / "backup.prom").read_text()
+    assert "civitas_backup_running 0\n" in figures and "civitas_backup_failed 1\n" in figures
+    assert site.backup("settle").stderr == ""
     site.config["commands"] = []
     site.write()
     site.backup()
@@ -215,26 +224,29 @@ def test_killed_at_any_point(site: Site) -> None:
     assert list((site.base / "var/outgoing").iterdir()) == []
 
 
+def clock_off(site: Site, seconds: int) -> subprocess.CompletedProcess[str]:
+    """A run on a host whose clock is wrong."""
+    *before, code = program("_backup_program")
+    code = f"import time; real = time.time; time.time = lambda: real() + {seconds}\n{code}"
+    return subprocess.run([*before, code, "--config", str(site.base / "backup.json"), "run"], capture_output=True, text=True, check=False)
+
+
 def test_the_clock_goes_back_by_a_day(site: Site) -> None:
     site.backup()
-    done = subprocess.run(
-        [
-            *program("_backup_program")[:-1],
-            "import time; real = time.time; time.time = lambda: real() - 86400\n" + program("_backup_program")[-1],
-            "--config",
-            str(site.base / "backup.json"),
-            "run",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = clock_off(site, -86400)
     assert done.returncode == 0 and "the clock is 86400 seconds off the store's" in done.stderr
     assert "the clock is behind the set before" in done.stderr
     report = json.loads(site.store_program("status", "--json").stdout)
     newest = report["hosts"]["records1"]["sets"][-1]
     assert newest["notes"][0].startswith("it is older than")
+    assert site.state()["success"] < time.time() - 86000
     site.backup()
+
+
+def test_a_clock_that_is_ahead_makes_no_backup_newer(site: Site) -> None:
+    done = clock_off(site, 400 * 86400)
+    assert done.returncode == 0 and "the clock is 34560000 seconds off the store's" in done.stderr
+    assert abs(site.state()["success"] - time.time()) < 60
 
 
 # --- faults of the way and of the store
