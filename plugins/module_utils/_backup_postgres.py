@@ -50,6 +50,13 @@ SELECT json_build_object('encoding', pg_encoding_to_char(encoding), 'collate', d
   'extensions', (SELECT coalesce(json_object_agg(extname, extversion), '{}') FROM pg_extension))
 FROM pg_database WHERE datname = current_database();
 """
+# Whose it is; nothing where there is none.
+_CANARY = f"""
+SELECT json_build_object(
+  'schema', (SELECT r.rolsuper FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE n.nspname = '{SCHEMA}'),
+  'table', (SELECT r.rolsuper AND c.relkind = 'r' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_roles r ON r.oid = c.relowner WHERE n.nspname = '{SCHEMA}' AND c.relname = 'canary'));
+"""
 
 
 class PostgresError(SourceError):
@@ -207,13 +214,28 @@ def _write_canary(server: Postgres, database: str) -> str:
     """Raises PostgresError."""
     nonce = os.urandom(16).hex()
     with open_session(server, database) as session:
-        there = session.one(f"SELECT json_build_object('there', to_regclass('{SCHEMA}.canary') IS NOT NULL);")["there"]
         session.all(f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s';")
-        if not there:
-            session.all(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};")
+        schema, table = canary_there(session, database)
+        if not schema:
+            session.all(f"CREATE SCHEMA {SCHEMA};")
+        if not table:
             session.all(f"CREATE TABLE {SCHEMA}.canary (nonce text NOT NULL, written timestamptz NOT NULL DEFAULT now());")
         session.all(f"DELETE FROM {SCHEMA}.canary; INSERT INTO {SCHEMA}.canary (nonce) VALUES ('{nonce}'); COMMIT;")
     return nonce
+
+
+def canary_there(session: Session, database: str) -> t.Tuple[bool, bool]:
+    """Whether there are the schema and the table of the canary.
+
+    Raises:
+        PostgresError: they are of somebody who is no superuser. What he has put there, such as a trigger, would be run by one.
+    """
+    there = session.one(_CANARY)
+    if False in there.values():
+        raise PostgresError(
+            f"{database}: the schema {SCHEMA}, or canary in it, is not of a superuser; look who made it, and drop it: the backup makes its own"
+        )
+    return there["schema"] is not None, there["table"] is not None
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._backup_postgres i
     Postgres,
     PostgresError,
     Session,
+    canary_there,
     command_of,
     connection,
     open_session,
@@ -373,10 +374,11 @@ def check_database(server: Postgres, name: str, entry: Source) -> t.List[str]:
         logged = {f"{table['schema']}.{table['name']}" for table in session.lock_all(True)}
         about = session.one(
             "SELECT json_build_object('encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype,"
-            " 'large_objects', (SELECT count(*) FROM pg_largeobject_metadata), 'extensions', (SELECT json_agg(extname) FROM pg_extension),"
-            f" 'canary', to_regclass('{SCHEMA}.canary') IS NOT NULL) FROM pg_database WHERE datname = current_database();"
+            " 'large_objects', (SELECT count(*) FROM pg_largeobject_metadata), 'extensions', (SELECT json_agg(extname) FROM pg_extension))"
+            " FROM pg_database WHERE datname = current_database();"
         )
-        canaries = session.all(f"SELECT json_build_object('nonce', nonce) FROM {SCHEMA}.canary;") if about["canary"] else []
+        _schema, there = canary_there(session, name)
+        canaries = session.all(f"SELECT json_build_object('nonce', nonce) FROM {SCHEMA}.canary;") if there else []
     problems = []
     for table, wanted in sorted(entry["rows"].items()):
         if table not in rows:

@@ -206,6 +206,29 @@ def test_databases_that_are_not_as_declared(cluster: Cluster, server: postgres.P
     cluster.sql("postgres", 'ALTER DATABASE "odd name\'s" ALLOW_CONNECTIONS true')
 
 
+@pytest.mark.parametrize(
+    "trap",
+    [
+        "CREATE TABLE civitas_backup.canary (nonce text, written timestamptz);"
+        "CREATE TRIGGER t BEFORE INSERT ON civitas_backup.canary FOR EACH ROW EXECUTE FUNCTION seize()",
+        # The schema alone: who has it can make the table in time.
+        "",
+        "CREATE VIEW civitas_backup.canary AS SELECT 'x' AS nonce",
+    ],
+)
+def test_a_canary_of_somebody_else(cluster: Cluster, server: postgres.Postgres, outbox: Outbox, trap: str) -> None:
+    """What the owner of a database has put there would be run by the superuser of the backup."""
+    cluster.sql(
+        "records",
+        f"""GRANT CREATE ON DATABASE records TO registry; GRANT CREATE ON SCHEMA public TO registry; SET ROLE registry;
+        CREATE FUNCTION public.seize() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ALTER ROLE registry SUPERUSER; RETURN NEW; END $$;
+        CREATE SCHEMA civitas_backup; {trap.replace("seize", "public.seize")};""",
+    )
+    with pytest.raises(postgres.PostgresError, match="records: the schema civitas_backup, or canary in it, is not of a superuser; look who made it"):
+        make(server, outbox)
+    assert cluster.sql("postgres", "SELECT rolsuper FROM pg_roles WHERE rolname = 'registry'") == "f"
+
+
 def other_programs(tmp_path: Path, **scripts: str) -> str:
     directory = tmp_path / "programs"
     directory.mkdir()
