@@ -107,6 +107,8 @@ def make(server: Postgres, open_member: t.Callable[[str], Writer], close_member:
         about = first.one(_SERVER)
         warnings = _judge(server, about)
         _compare(server, first.all(_DATABASES))
+        if "postgres" not in (*server.databases, *server.exclude) and first.all(_TABLES.replace("{unlogged}", "'u'")):
+            raise PostgresError("the database 'postgres' holds tables; move them to a database that is declared, or exclude it by name")
         major = about["version"] // 10000
         programs = server.programs.format(major=major)
         for program in ("pg_dump", "pg_dumpall"):

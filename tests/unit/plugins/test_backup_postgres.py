@@ -206,6 +206,17 @@ def test_databases_that_are_not_as_declared(cluster: Cluster, server: postgres.P
     cluster.sql("postgres", 'ALTER DATABASE "odd name\'s" ALLOW_CONNECTIONS true')
 
 
+def test_tables_where_nobody_looks(cluster: Cluster, server: postgres.Postgres, outbox: Outbox) -> None:
+    """In the database that every server has, and that nobody declares."""
+    cluster.sql("postgres", "CREATE TABLE births (id int)")
+    try:
+        with pytest.raises(postgres.PostgresError, match="the database 'postgres' holds tables; move them to a database that is declared"):
+            make(server, outbox)
+        assert make(server._replace(exclude=("postgres",)), outbox).source["databases"]
+    finally:
+        cluster.sql("postgres", "DROP TABLE births")
+
+
 @pytest.mark.parametrize(
     "trap",
     [
