@@ -102,14 +102,14 @@ def main(arguments: t.Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     receive = commands.add_parser("receive", help="serve a host; sshd runs it for the host's key")
     receive.add_argument("--host", required=True)
-    grant = commands.add_parser("grant", help="let a key read sets of a host for a while, for a restore; as root")
-    grant.add_argument("--host", required=True)
-    grant.add_argument("--set", default="", help="this one only")
-    grant.add_argument("--key", required=True, help="public key of the type ssh-ed25519")
-    grant.add_argument("--hours", type=float, default=12.0, help=f"{giver.MOST_HOURS} at most")
+    granted = commands.add_parser("grant", help="let a key read sets of a host for a while, for a restore; as root")
+    granted.add_argument("--host", required=True)
+    granted.add_argument("--set", default="", help="this one only")
+    granted.add_argument("--key", required=True, help="public key of the type ssh-ed25519")
+    granted.add_argument("--hours", type=float, default=12.0, help=f"{giver.MOST_HOURS} at most")
     commands.add_parser("grants", help="those that hold, as JSON; as root")
-    revoke = commands.add_parser("revoke", help="end the grants of a key; as root")
-    revoke.add_argument("--key", required=True, help="public key")
+    revoked = commands.add_parser("revoke", help="end the grants of a key; as root")
+    revoked.add_argument("--key", required=True, help="public key")
     give = commands.add_parser("give", help="serve a reader; sshd runs it for the key of a grant")
     give.add_argument("--grant", required=True)
     commands.add_parser("answer", help="serve one request of a host's user; systemd runs it for the socket")
@@ -228,21 +228,46 @@ def _known(config: Config, name: str) -> HostStore:
     return _host_store(config, name)
 
 
+def grant(config: Config, host: str, set_id: str, key: str, hours: float, now: float, check: bool = False) -> t.Dict[str, str]:
+    """Let a key read the sets of a host.
+
+    Args:
+        set_id: one set; empty for all.
+        check: make none.
+
+    Returns:
+        C(user), as whom it logs in; C(grant), its id, and C(until), in UTC, both empty when none was made.
+
+    Raises:
+        StoreError: it cannot be granted.
+        OSError: it cannot be written.
+    """
+    store = _known(config, host)
+    if set_id and set_id not in [one.set_id for one in store.sets()]:
+        raise StoreError(f"there is no set {set_id} of {host} here")
+    if check:
+        return {"grant": "", "until": "", "user": config.reader}
+    made = giver.add(config.grants, PROGRAM, host, set_id, key, hours, now)
+    return {"grant": made.grant_id, "until": form.format_time(made.until), "user": config.reader}
+
+
+def revoke(config: Config, key: str, now: float, check: bool = False) -> bool:
+    """End the grants of a key; whether there were some. Raises OSError."""
+    if check:
+        return any(one.key == " ".join(key.split()[:2]) for one in giver.grants(config.grants, now))
+    return giver.revoke(config.grants, PROGRAM, key, now)
+
+
 def _grants(config: Config, options: argparse.Namespace) -> int:
     """Raises StoreError, OSError."""
-    now, command = time.time(), "/usr/local/sbin/civitas-store"
+    now = time.time()
     if options.command == "grants":
         sys.stdout.write(json.dumps([one._asdict() for one in giver.grants(config.grants, now)], indent=2) + "\n")
-        return 0
-    if options.command == "revoke":
-        if not giver.revoke(config.grants, command, options.key, now):
+    elif options.command == "revoke":
+        if not revoke(config, options.key, now):
             say(4, "this key had no grant")
-        return 0
-    store = _known(config, options.host)
-    if options.set and options.set not in [one.set_id for one in store.sets()]:
-        raise StoreError(f"there is no set {options.set} of {options.host} here")
-    grant = giver.add(config.grants, command, options.host, options.set, options.key, options.hours, now)
-    sys.stdout.write(json.dumps({"grant": grant.grant_id, "until": form.format_time(grant.until), "user": config.reader}) + "\n")
+    else:
+        sys.stdout.write(json.dumps(grant(config, options.host, options.set, options.key, options.hours, now)) + "\n")
     return 0
 
 

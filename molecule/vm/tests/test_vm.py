@@ -127,7 +127,7 @@ def test_the_firewall_is_in_force(seen):
 def test_a_port_that_nobody_declared_is_closed(host):
     server = "import socket as s; d = s.create_server(('', 8080))\nwhile True: d.accept()[0].send(b'hello')"
     ask = "import socket as s; print(s.create_connection(('127.0.0.1', 8080)).recv(5).decode())"
-    host.check_output("systemd-run --quiet --unit=probe python3 -c %s", server)
+    host.check_output("systemd-run --quiet --unit=listener python3 -c %s", server)
     inside = host.check_output("for n in $(seq 60); do python3 -c %s 2> /dev/null && break; sleep 0.5; done", ask)
     assert inside == "hello"
 
@@ -143,7 +143,7 @@ def test_a_port_that_nobody_declared_is_closed(host):
         assert greeting(int(LOGIN["port"])) == b"SSH-2"
         assert greeting(int(LOGIN["probe_port"])) == b""
     finally:
-        host.run("systemctl stop probe")
+        host.run("systemctl stop listener")
 
 
 def attempt(name: str, key: Path, answer: str = "") -> subprocess.CompletedProcess[str]:

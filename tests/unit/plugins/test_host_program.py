@@ -13,9 +13,8 @@ from ansible_collections.civitas.hosting.plugins.lookup import host_program
 
 
 def test_all_that_is_imported_at_any_depth():
-    assert host_program.modules(["_certificate_program"]) == [
-        f"_certificate_{name}" for name in ("install", "program", "store", "watch", "wire")
-    ]
+    certificates = [f"_certificate_{name}" for name in ("install", "program", "store", "watch", "wire")]
+    assert host_program.modules(["_certificate_program"]) == [*certificates, "_journal_lines"]
     # These are imported within functions.
     assert {"_login_delivery", "_login_digest", "_login_spool", "_login_text"} < set(host_program.modules(["_login_program"]))
 

@@ -120,8 +120,10 @@ class Site:
     def __init__(self, root: pathlib.Path) -> None:
         self.root = root
         self.collection = root / "collections/ansible_collections/civitas/hosting"
-        for part in ("plugins", "playbooks", "meta"):
-            shutil.copytree(COLLECTION / part, self.collection / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("playbooks", "meta"):
+            shutil.copytree(COLLECTION / part, self.collection / part)
+        # Not copied: Python would compile all of them again for each site.
+        (self.collection / "plugins").symlink_to(COLLECTION / "plugins")
         shutil.copy(COLLECTION / "galaxy.yml", self.collection)
         self.put(self.collection / "playbooks/vars/single.yml", {"nginx_sites": "{{ [{'name': civitas_domain}] }}"})
         for role, options in OPTIONS.items():

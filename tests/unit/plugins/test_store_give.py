@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_verify as verify
 from ansible_collections.civitas.hosting.plugins.module_utils import _restore_fetch as fetching
 from ansible_collections.civitas.hosting.plugins.module_utils import _store_give as give
+from ansible_collections.civitas.hosting.plugins.module_utils import _store_program as store_program
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Store
 from ansible_collections.civitas.hosting.plugins.module_utils._store_sets import StoreError
 
@@ -152,6 +153,27 @@ def test_the_key_of_a_host_reads_nothing_by_a_grant(site: Site, way: dict[str, A
     done = ask(site, {"key": str(site.base / "transfer")}, f"get {site.sets()[0].name} manifest.json 0")
     assert done.returncode != 0 and done.stdout == b"" and b"a host may say" in done.stderr
     assert "a host may say" in json.loads(ask(site, {"key": str(site.base / "transfer")}, "sets").stdout)["error"]
+
+
+def test_what_root_grants_and_takes_back(site: Site, tmp_path: Path) -> None:
+    """As the module store_grant asks for it."""
+    config, now = store_program.read_config(str(site.base / "store.json")), time.time()
+    directory, key = str(site.base / "grants"), ssh_key(tmp_path / "reader")
+    newest = site.sets()[-1].name
+    assert store_program.grant(config, "records1", newest, key, 1.0, now, check=True)["until"] == ""
+    assert give.grants(directory, now) == [] and not store_program.revoke(config, key, now, check=True)
+    made = store_program.grant(config, "records1", newest, f"{key} somebody", 1.0, now)
+    (known,) = give.grants(directory, now)
+    assert (known.grant_id, known.set_id, known.key, made["user"]) == (made["grant"], newest, key, config.reader)
+    assert store_program.revoke(config, key, now, check=True) and give.grants(directory, now) == [known]
+    assert store_program.revoke(config, f"{key} somebody", now) and give.grants(directory, now) == []
+    assert not store_program.revoke(config, key, now)
+    for host, set_id, message in (
+        ("nobody", "", "keeps nothing of nobody"),
+        ("records1", "20200101T000000Z-0123456789ab", "there is no set"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            store_program.grant(config, host, set_id, key, 1.0, now)
 
 
 def test_grants_that_would_be_none(tmp_path: Path) -> None:
