@@ -33,6 +33,12 @@ WHERE c.relkind = 'r' AND c.relpersistence IN ('p', {unlogged}) AND n.nspname !~
   AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY 1::text;
 """
+# What a database or a role sets for applications would end a session that counts, or that keeps a snapshot; pg_dump does so for itself.
+_PATIENCE = """
+SELECT json_build_object(name, set_config(name, '0', false)) FROM pg_settings WHERE name IN
+  ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout');
+SET default_transaction_read_only = off;
+"""
 _SERVER = """
 SELECT json_build_object('version', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
   'lag', CASE WHEN pg_is_in_recovery() AND pg_last_wal_receive_lsn() IS DISTINCT FROM pg_last_wal_replay_lsn()
@@ -263,6 +269,7 @@ class Session:
             raise PostgresError(f"{error.filename}: {error.strerror}") from error
         try:
             self.all("\\encoding UTF8\nSET client_min_messages = 'error'; SET search_path = 'pg_catalog';")
+            self.all(_PATIENCE)
         except PostgresError:
             self.close()
             raise

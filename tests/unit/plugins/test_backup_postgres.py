@@ -206,6 +206,19 @@ def test_databases_that_are_not_as_declared(cluster: Cluster, server: postgres.P
     cluster.sql("postgres", 'ALTER DATABASE "odd name\'s" ALLOW_CONNECTIONS true')
 
 
+@pytest.mark.parametrize("name", ["statement_timeout", "idle_in_transaction_session_timeout"])
+def test_a_database_with_little_patience(cluster: Cluster, server: postgres.Postgres, outbox: Outbox, name: str) -> None:
+    """What is set for an application that hangs must not end a backup that takes long."""
+    cluster.sql("records", f"INSERT INTO births SELECT n, 'x' FROM generate_series(1001, 300000) n; ALTER DATABASE records SET {name} TO 20")
+    made = make(server, outbox)
+    assert made.source["databases"][0]["rows"]["public.births"] == 300_000
+
+
+def test_a_database_that_is_read_only_for_others(cluster: Cluster, server: postgres.Postgres, outbox: Outbox) -> None:
+    cluster.sql("postgres", "ALTER DATABASE records SET default_transaction_read_only TO on")
+    assert make(server, outbox).source["databases"][0]["canary"]
+
+
 def test_tables_where_nobody_looks(cluster: Cluster, server: postgres.Postgres, outbox: Outbox) -> None:
     """In the database that every server has, and that nobody declares."""
     cluster.sql("postgres", "CREATE TABLE births (id int)")
