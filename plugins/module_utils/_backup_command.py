@@ -9,7 +9,9 @@ Private to the collection: no promise of stability. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -79,18 +81,25 @@ def dump(
     late = threading.Event()
     try:
         try:
-            process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd="/", bufsize=0)
+            process = subprocess.Popen(
+                list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd="/", bufsize=0, start_new_session=True
+            )
         except OSError as error:
             raise CommandError(f"{error.filename}: {error.strerror}") from error
 
+        def end() -> None:
+            # What it has started as well, such as pg_dump behind runuser: as long as one of them has the pipe, there is no end of it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
         def stop() -> None:
             late.set()
-            process.kill()
+            end()
 
         timer = threading.Timer(timeout, stop) if timeout else None
         if timer:
             timer.start()
-        head, tail, size = b"", b"", 0
+        head, tail, size, whole = b"", b"", 0, False
         stdout = t.cast(t.IO[bytes], process.stdout)
         try:
             for data in iter(lambda: stdout.read(CHUNK), b""):
@@ -99,11 +108,13 @@ def dump(
                 head = head or data[:64]
                 tail = (tail + data)[-4096:]
             status = process.wait()
+            whole = True
         finally:
             if timer:
                 timer.cancel()
             stdout.close()
-            process.kill()
+            if not whole:
+                end()
             process.wait()
         what = os.path.basename(command[0])
         if late.is_set():

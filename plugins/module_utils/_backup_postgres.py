@@ -33,6 +33,12 @@ WHERE c.relkind = 'r' AND c.relpersistence IN ('p', {unlogged}) AND n.nspname !~
   AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY 1::text;
 """
+# What a database or a role sets for applications would end a session that counts, or that keeps a snapshot; pg_dump does so for itself.
+_PATIENCE = """
+SELECT json_build_object(name, set_config(name, '0', false)) FROM pg_settings WHERE name IN
+  ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout');
+SET default_transaction_read_only = off;
+"""
 _SERVER = """
 SELECT json_build_object('version', current_setting('server_version_num')::int, 'recovery', pg_is_in_recovery(),
   'lag', CASE WHEN pg_is_in_recovery() AND pg_last_wal_receive_lsn() IS DISTINCT FROM pg_last_wal_replay_lsn()
@@ -49,6 +55,13 @@ SELECT json_build_object('encoding', pg_encoding_to_char(encoding), 'collate', d
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
   'extensions', (SELECT coalesce(json_object_agg(extname, extversion), '{}') FROM pg_extension))
 FROM pg_database WHERE datname = current_database();
+"""
+# Whose it is; nothing where there is none.
+_CANARY = f"""
+SELECT json_build_object(
+  'schema', (SELECT r.rolsuper FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE n.nspname = '{SCHEMA}'),
+  'table', (SELECT r.rolsuper AND c.relkind = 'r' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_roles r ON r.oid = c.relowner WHERE n.nspname = '{SCHEMA}' AND c.relname = 'canary'));
 """
 
 
@@ -100,6 +113,8 @@ def make(server: Postgres, open_member: t.Callable[[str], Writer], close_member:
         about = first.one(_SERVER)
         warnings = _judge(server, about)
         _compare(server, first.all(_DATABASES))
+        if "postgres" not in (*server.databases, *server.exclude) and first.all(_TABLES.replace("{unlogged}", "'u'")):
+            raise PostgresError("the database 'postgres' holds tables; move them to a database that is declared, or exclude it by name")
         major = about["version"] // 10000
         programs = server.programs.format(major=major)
         for program in ("pg_dump", "pg_dumpall"):
@@ -207,13 +222,28 @@ def _write_canary(server: Postgres, database: str) -> str:
     """Raises PostgresError."""
     nonce = os.urandom(16).hex()
     with open_session(server, database) as session:
-        there = session.one(f"SELECT json_build_object('there', to_regclass('{SCHEMA}.canary') IS NOT NULL);")["there"]
         session.all(f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s';")
-        if not there:
-            session.all(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};")
+        schema, table = canary_there(session, database)
+        if not schema:
+            session.all(f"CREATE SCHEMA {SCHEMA};")
+        if not table:
             session.all(f"CREATE TABLE {SCHEMA}.canary (nonce text NOT NULL, written timestamptz NOT NULL DEFAULT now());")
         session.all(f"DELETE FROM {SCHEMA}.canary; INSERT INTO {SCHEMA}.canary (nonce) VALUES ('{nonce}'); COMMIT;")
     return nonce
+
+
+def canary_there(session: Session, database: str) -> t.Tuple[bool, bool]:
+    """Whether there are the schema and the table of the canary.
+
+    Raises:
+        PostgresError: they are of somebody who is no superuser. What he has put there, such as a trigger, would be run by one.
+    """
+    there = session.one(_CANARY)
+    if False in there.values():
+        raise PostgresError(
+            f"{database}: the schema {SCHEMA}, or canary in it, is not of a superuser; look who made it, and drop it: the backup makes its own"
+        )
+    return there["schema"] is not None, there["table"] is not None
 
 
 @contextlib.contextmanager
@@ -239,6 +269,7 @@ class Session:
             raise PostgresError(f"{error.filename}: {error.strerror}") from error
         try:
             self.all("\\encoding UTF8\nSET client_min_messages = 'error'; SET search_path = 'pg_catalog';")
+            self.all(_PATIENCE)
         except PostgresError:
             self.close()
             raise

@@ -472,7 +472,7 @@ class _Maker:
         )
 
     def _pending(self) -> bool:
-        """Whether a file is new or has another size. Another time alone is no reason for a new canary, which would be a change itself."""
+        """Whether a file is to be packed: it is new or has another size. Another time alone is no reason for a new canary, which would be a change itself."""
         return self.state.db.execute("SELECT 1 FROM entries WHERE kind = 'f' AND pack IS NULL LIMIT 1").fetchone() is not None
 
     def _canary_stands(self) -> bool:
@@ -535,6 +535,13 @@ class _Maker:
     def _lost(self, row: Row, error: OSError) -> None:
         self.state.remove(row)
         self._differs = True
+        if row.path in self._links.values():
+            # Programs that write safely give a file its second name, and take the first one away.
+            query = f"SELECT {_COLUMNS} FROM entries WHERE kind = 'h' AND link = ? ORDER BY dir, name"
+            for number, other in enumerate([Row(*values) for values in self.state.db.execute(query, (row.path,))]):
+                if not number:
+                    heir = other._replace(kind="f", link=b"", pack=None)
+                self.state.put(other._replace(link=heir.path) if number else heir)
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
             self.vanished += 1
         else:
@@ -565,7 +572,7 @@ class _Maker:
             self.state.drop_pack(smallest[0])
 
     def _pack(self) -> None:
-        if self.state.db.execute("SELECT 1 FROM entries WHERE kind = 'f' AND pack IS NULL LIMIT 1").fetchone() is None:
+        if not self._pending():
             return
         self._differs = True
         number = int(self.state.get("packs") or 0) + 1
@@ -574,17 +581,19 @@ class _Maker:
         packed = _Pack(self._open_member(f"tree-{file_name(self.tree.name)}-{name}.tar.zst.age"))
         try:
             live = files = 0
-            for row in self.state.batches("kind = 'f' AND pack IS NULL"):
-                count = packed.count
-                try:
-                    new = self._add(packed, row)
-                except OSError as error:
-                    self._lost(row, error)
-                    if packed.count > count:
-                        self.state.db.execute("INSERT INTO dead VALUES (?, ?)", (number, row.path))
-                    continue
-                self.state.put(new._replace(pack=number))
-                live, files = live + new.size, files + 1
+            # One that is lost may leave its content to a hard link that stands before it.
+            while self._pending():
+                for row in self.state.batches("kind = 'f' AND pack IS NULL"):
+                    count = packed.count
+                    try:
+                        new = self._add(packed, row)
+                    except OSError as error:
+                        self._lost(row, error)
+                        if packed.count > count:
+                            self.state.db.execute("INSERT INTO dead VALUES (?, ?)", (number, row.path))
+                        continue
+                    self.state.put(new._replace(pack=number))
+                    live, files = live + new.size, files + 1
             packed.end()
             member = self._close_member(packed.writer)
         except BaseException:

@@ -183,6 +183,9 @@ def read_index(directory: str, manifest: Manifest, source: Source, identity: str
                     packs[line["pack"]][line["at"]] = line
                 entries.append(line)
     files = sum(line["kind"] in "fh" for line in entries)
+    links = {line["link"] for line in entries if line["kind"] == "h"}
+    if links - {line["path"] for line in entries if line["kind"] == "f" and line["path"] in links}:
+        raise VerifyError(f"{prefix}: the index of {name} has a hard link to what is not in it")
     if files != source["files"]:
         raise VerifyError(f"{prefix}: the index of {name} has {files} files, and the manifest {source['files']}")
     return Index(entries, packs)

@@ -346,31 +346,33 @@ class Drill:
 
     def _tree(self, directory: str, manifest: Manifest, source: Source) -> None:
         """Raises C(_FAULTS)."""
-        target = os.path.join(self._work, "tree")
-        try:
+        with self._place() as target:
             with self._timed(RESTORE):
                 verify.extract_tree(directory, manifest, source, self.origin.identity, target)
             with self._timed(CHECK):
                 wanted = trees.sample(verify.read_index(directory, manifest, source, self.origin.identity), True)
                 for problem in trees.check(target, wanted):
                     self._problem(f"files {source['name']}: {problem}")
-        finally:
-            shutil.rmtree(target, ignore_errors=True)
         shown = {name: source[name] for name in ("kind", "name", "path", "files", "directories", "others", "bytes")}
         self._sources.append({**shown, "canary": source["canary"] is not None})
 
     def _command(self, directory: str, manifest: Manifest, source: Source) -> None:
         """Raises C(_FAULTS)."""
-        target = os.path.join(self._work, "tree")
         for name in source["members"]:
             member = manifest.members[name]
-            try:
-                with self._timed(RESTORE):
-                    verify.extract_member(directory, manifest, member, self.origin.identity, target)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(target)
+            with self._place() as target, self._timed(RESTORE):
+                verify.extract_member(directory, manifest, member, self.origin.identity, target)
             self._sources.append({"kind": "command", "name": source["name"], "bytes": member.plain_bytes})
+
+    @contextlib.contextmanager
+    def _place(self) -> t.Iterator[str]:
+        """Where something is restored to: nobody else gets there, whose number may be one that the host of the set has given to an owner."""
+        place = os.path.join(self._work, "tree")
+        os.mkdir(place, 0o700)
+        try:
+            yield os.path.join(place, "restored")
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _room(manifest: Manifest, source: Source) -> int:

@@ -144,7 +144,8 @@ def _psql(server: Server, database: str, sql: str) -> str:
     command = [*server.via, "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", *_where(server), "--dbname", database]
     done = subprocess.run(
         command,
-        input=sql.encode("utf-8", "surrogateescape"),
+        # Functions are the server's own, and not what the dump has brought under their names.
+        input=f"SET search_path = pg_catalog;\n{sql}".encode("utf-8", "surrogateescape"),
         capture_output=True,
         check=False,
         cwd="/",

@@ -153,7 +153,8 @@ def _psql(database: Database, sql: str) -> t.List[t.Dict[str, t.Any]]:
         connection["host"] = database.socket
     words = " ".join("{}='{}'".format(name, value.replace("\\", "\\\\").replace("'", "\\'")) for name, value in connection.items())
     command = [*database.via, "psql", "-X", "-A", "-t", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-d", words]
-    text = f"\\encoding UTF8\nSET standard_conforming_strings = on;\n{sql}\n"
+    # Functions are the server's own, and not what somebody has put into the database under their names.
+    text = f"\\encoding UTF8\nSET standard_conforming_strings = on; SET search_path = pg_catalog;\n{sql}\n"
     try:
         done = subprocess.run(command, input=text.encode("utf-8", "surrogateescape"), capture_output=True, check=False, cwd="/")
     except OSError as error:

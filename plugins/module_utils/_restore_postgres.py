@@ -28,6 +28,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._backup_postgres i
     Postgres,
     PostgresError,
     Session,
+    canary_there,
     command_of,
     connection,
     open_session,
@@ -42,9 +43,6 @@ _ROLE = re.compile(rf"(?:CREATE|ALTER) ROLE ({_NAME})(?: |$)|COMMENT ON ROLE ({_
 _MEMBERSHIP = re.compile(rf"GRANT ({_NAME}) TO ({_NAME})(?: |$)")
 _TABLESPACE = re.compile(r"(?:CREATE|ALTER) TABLESPACE |(?:COMMENT|GRANT|REVOKE|SECURITY LABEL) .*\bON TABLESPACE ")
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|^\\[^\n]*$|;|[^'"\\;-]+|.""", re.S | re.M)
-_ENTRY = re.compile(rb"-- (?:Data for )?Name: (.*); Type: (.*); Schema: .*; Owner: .*\n")
-# Guards of psql against what is in a dump; they end where the dump changes the database.
-_META = re.compile(rb"\\(?:restrict |unrestrict |connect )")
 # What Debian does not have in the server's own package.
 _PACKAGES = {
     "age": "age",
@@ -175,7 +173,7 @@ class _Chosen(t.NamedTuple):
 def _choose(text: str, there: t.Set[str], existing: bool) -> _Chosen:
     """What of the statements of pg_dumpall is to be run where the roles C(there) are."""
     chosen, named, tablespaces = [], set(), 0
-    for statement in _statements(text):
+    for statement in statements(text, "the roles in the set end"):
         role, membership = _ROLE.match(statement), _MEMBERSHIP.match(statement)
         if _TABLESPACE.match(statement):
             tablespaces += statement.startswith("CREATE")
@@ -192,8 +190,12 @@ def _choose(text: str, there: t.Set[str], existing: bool) -> _Chosen:
     return _Chosen(chosen, named, warnings)
 
 
-def _statements(text: str) -> t.Iterator[str]:
-    """The statements of a script that pg_dumpall has written, without comments and without what is for psql."""
+def statements(text: str, what: str) -> t.Iterator[str]:
+    """The statements of a script without bodies of functions, without comments and without what is for psql.
+
+    Raises:
+        RestoreError: C(what) in the middle of a statement.
+    """
     parts: t.List[str] = []
     for found in _TOKEN.finditer(text):
         token = found[0]
@@ -203,7 +205,7 @@ def _statements(text: str) -> t.Iterator[str]:
         elif not token.startswith("--") and not (token.startswith("\\") and len(token) > 1):
             parts.append(token)
     if "".join(parts).strip():
-        raise RestoreError("the roles in the set end in the middle of a statement")
+        raise RestoreError(f"{what} in the middle of a statement")
 
 
 def _unquoted(name: str) -> str:
@@ -246,7 +248,9 @@ def restore_database(
         # Before the database is made, so that the bytes of the head are all that was read when something is wrong with it.
         about = _About(entry["name"], new_name)
         with contextlib.suppress(_Enough), reader(path, member, identity) as stream:
-            _feed([*command, "--create", "--schema-only", "--file=-"], stream, about.line, member.name)
+            # Of a schema that nobody has: pg_restore prints what is about the database itself, and nothing of what is in it.
+            only = ["--create", "--schema-only", f"--schema={os.urandom(16).hex()}", "--file=-"]
+            _feed([*command, *only], stream, about.line, member.name)
             raise _Enough
         with open_session(server, "postgres") as session:
             if session.all(f"SELECT json_build_object('name', datname) FROM pg_database WHERE datname = {_literal(new_name)};"):
@@ -278,43 +282,42 @@ class _Enough(Exception):
 class _About:
     """What a dump says of the database itself: how it was made, who owns it, who may use it, its settings.
 
+    Its text is of people who are no superusers, such as the comment. So it is read as SQL: what looks like a statement inside of one is none.
+
     Args:
         name: of the database in the dump.
         new_name: the one that takes its place in all of it.
     """
 
     def __init__(self, name: str, new_name: str) -> None:
-        self._names = re.compile(rf"\bDATABASE (?:{re.escape(quoted(name))}|{re.escape(name)})(?=[ ;])")
+        self._names = re.compile(rf"\bDATABASE (?:{re.escape(quoted(name))}|{re.escape(name)})(?= )")
         self._new = f"DATABASE {quoted(new_name)}"
-        self._of_database = False
-        self._create: t.List[str] = []
-        self._others: t.List[str] = []
+        self._lines: t.List[bytes] = []
 
     def line(self, line: bytes) -> None:
         """Takes the lines of pg_restore's script, one by one."""
-        found = _ENTRY.match(line)
-        if found:
-            name, kind = found[1], found[2]
-            about = kind in (b"ACL", b"COMMENT", b"SECURITY LABEL") and name.startswith(b"DATABASE ")
-            self._of_database = about or kind in (b"DATABASE", b"DATABASE PROPERTIES")
-        elif self._of_database and not _META.match(line):
-            # Names of databases are the same bytes everywhere, whatever their encoding is.
-            text = line.decode("utf-8", "surrogateescape")
-            if re.match("CREATE|ALTER|COMMENT|SECURITY|GRANT|REVOKE", text):
-                text = self._names.sub(lambda match: self._new, text, count=1)
-            (self._create if text.startswith("CREATE DATABASE ") else self._others).append(text)
+        self._lines.append(line)
 
     def create(self) -> str:
         """The statement that makes the database. Raises RestoreError."""
-        text = "".join(self._create)
-        if self._new not in text:
+        found = [one for one in self._statements() if one.startswith("CREATE DATABASE ")]
+        if len(found) != 1:
             raise RestoreError("the dump does not say how its database was made")
-        return text
+        return f"{found[0]};"
 
     @property
     def others(self) -> str:
         """What is to be run when the data are there: before, a setting could change how they are read."""
-        return "".join(self._others)
+        return "".join(f"{one};\n" for one in self._statements() if not one.startswith("CREATE DATABASE "))
+
+    def _statements(self) -> t.Iterator[str]:
+        """Those about the database, and none of those by which pg_restore prepares its own session."""
+        # Names of databases are the same bytes everywhere, whatever their encoding is.
+        for statement in statements(b"".join(self._lines).decode("utf-8", "surrogateescape"), "the head of the dump ends"):
+            if re.match("CREATE|ALTER|COMMENT|SECURITY|GRANT|REVOKE", statement):
+                text, count = self._names.subn(lambda match: self._new, statement, count=1)
+                if count:
+                    yield text
 
 
 def _feed(command: t.Sequence[str], stream: Reader, take: t.Callable[[bytes], None], name: str) -> None:
@@ -371,10 +374,11 @@ def check_database(server: Postgres, name: str, entry: Source) -> t.List[str]:
         logged = {f"{table['schema']}.{table['name']}" for table in session.lock_all(True)}
         about = session.one(
             "SELECT json_build_object('encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype,"
-            " 'large_objects', (SELECT count(*) FROM pg_largeobject_metadata), 'extensions', (SELECT json_agg(extname) FROM pg_extension),"
-            f" 'canary', to_regclass('{SCHEMA}.canary') IS NOT NULL) FROM pg_database WHERE datname = current_database();"
+            " 'large_objects', (SELECT count(*) FROM pg_largeobject_metadata), 'extensions', (SELECT json_agg(extname) FROM pg_extension))"
+            " FROM pg_database WHERE datname = current_database();"
         )
-        canaries = session.all(f"SELECT json_build_object('nonce', nonce) FROM {SCHEMA}.canary;") if about["canary"] else []
+        _schema, there = canary_there(session, name)
+        canaries = session.all(f"SELECT json_build_object('nonce', nonce) FROM {SCHEMA}.canary;") if there else []
     problems = []
     for table, wanted in sorted(entry["rows"].items()):
         if table not in rows:

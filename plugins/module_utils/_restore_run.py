@@ -23,6 +23,7 @@ import contextlib
 import json
 import os
 import shutil
+import statistics
 import time
 import typing as t
 
@@ -53,6 +54,9 @@ _UNFINISHED = (*_BEFORE, *_GOES_ON, UNDOING)
 # A dump takes more room in a server than it had, until it is tidied up.
 _DATABASE_SLACK = 1.2
 _ENTRY_BYTES = 4096
+# A newest set that is smaller than this share of the median of those before it is not taken without its name.
+_SHRINK = 0.5
+_MEDIAN_OF = 7
 _FAULTS = (
     verify.VerifyError,
     FetchError,
@@ -290,6 +294,7 @@ class Restore:
         if plan.store is None:
             found = local_sets(plan.sets)
             set_id = choose(plan, found, lambda line: self._warn(journal, line))
+            _compare_sizes(plan, found, set_id)
             directory = os.path.join(plan.sets, set_id)
             manifest = verify.read_set(directory, plan.host, plan.signers)
             problems = verify.check_ciphers(directory, manifest)
@@ -299,6 +304,7 @@ class Restore:
             fetcher = Fetcher(plan.store, lambda line: self._say(4, line))
             found = fetcher.sets()
             set_id = choose(plan, found, lambda line: self._warn(journal, line))
+            _compare_sizes(plan, found, set_id)
             directory = os.path.join(self.config.directory, "sets", set_id)
             self._clean(set_id)
             os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
@@ -611,6 +617,20 @@ def choose(plan: Plan, found: t.Sequence[Found], warn: t.Callable[[str], None]) 
     for one in in_time[in_time.index(good[-1]) + 1 :]:
         warn(f"the newer set {one.set_id} is passed over, as it is not good: {'; '.join(one.problems)}")
     return good[-1].set_id
+
+
+def _compare_sizes(plan: Plan, found: t.Sequence[Found], set_id: str) -> None:
+    """Raises RestoreFailed when nobody has named the set, and it holds much less than those before it."""
+    good = [one for one in found if one.good]
+    if plan.wanted != "newest" or set_id not in [one.set_id for one in good]:
+        return
+    place = [one.set_id for one in good].index(set_id)
+    before = [one.bytes for one in good[max(0, place - _MEDIAN_OF) : place]]
+    if before and good[place].bytes < _SHRINK * statistics.median(before):
+        raise RestoreFailed(
+            f"{set_id} is the newest set, and it has {good[place].bytes} bytes where those before it had {statistics.median(before):.0f}:"
+            f" it may be of a host that was empty; name the set that is wanted, such as {good[place - 1].set_id}, or this one"
+        )
 
 
 def local_sets(directory: str) -> t.List[Found]:

@@ -94,7 +94,8 @@ def holds_data(path: str) -> bool:
 
 
 def forward(move: TreeMove) -> None:
-    """The new tree is in its place, and the old one beside it. Raises OSError."""
+    """The new tree is in its place, and the old one beside it. Raises TreeError, OSError."""
+    _look(move)
     new, before = move.at(names.NEW), move.at(names.BEFORE)
     if not os.path.isdir(new):
         return
@@ -119,7 +120,8 @@ def forward(move: TreeMove) -> None:
 
 
 def backward(move: TreeMove) -> None:
-    """The old tree is in its place again, and the new one beside it. Raises OSError."""
+    """The old tree is in its place again, and the new one beside it. Raises TreeError, OSError."""
+    _look(move)
     new, before = move.at(names.NEW), move.at(names.BEFORE)
     if not move.inside:
         swapped = os.path.isdir(before) or not move.existed
@@ -142,6 +144,16 @@ def backward(move: TreeMove) -> None:
         _dress(part, move.path)
         os.rmdir(part)
         sync_directory(move.path)
+
+
+def _look(move: TreeMove) -> None:
+    """Raises TreeError when the disk of the tree is not there: where nothing is, nothing would be to be done."""
+    before = move.at(names.BEFORE)
+    asides = (move.at(names.NEW), before, f"{before}.part")
+    if move.inside and not os.path.ismount(move.path) and not any(map(os.path.isdir, asides)):
+        raise TreeError(f"{move.path} is not mounted; mount it")
+    if move.existed and not any(map(os.path.isdir, (move.path, before))):
+        raise TreeError(f"there is neither {move.path} nor what was put aside of it; mount the disk on which it lies")
 
 
 def keep(move: TreeMove) -> None:

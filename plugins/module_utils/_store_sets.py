@@ -40,6 +40,9 @@ _LATE = 7 * 86400.0
 _CAUGHT_UP = 86400.0
 # Of so many sets a host may have members linked: fewer than retention keeps, and enough for a tree that failed on some nights.
 _OFFERED = 5
+# A host that comes while a large set of it is read again waits, so that its night is not lost.
+_LOCK_WAIT = 3 * 3600.0
+_LOCK_PAUSE = 0.2
 
 
 class StoreError(Exception):
@@ -134,17 +137,23 @@ class HostStore:
         self.removed = os.path.join(self.base, "removed")
 
     @contextlib.contextmanager
-    def locked(self) -> t.Iterator[None]:
-        """Nobody else changes what this store keeps of the host. Raises StoreError when somebody does."""
+    def locked(self, wait: float = 0.0) -> t.Iterator[None]:
+        """Nobody else changes what this store keeps of the host. Raises StoreError when somebody does for more than C(wait) seconds."""
         for path in (self.sets_directory, self.staging, self.removed):
             os.makedirs(path, mode=0o700, exist_ok=True)
         # The kernel ends the lock with the process, however that ends.
         handle = os.open(os.path.join(self.base, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + wait
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() >= deadline:
+                        raise StoreError("the store works on the sets of this host just now; try again") from error
+                time.sleep(_LOCK_PAUSE)
             yield
-        except BlockingIOError as error:
-            raise StoreError("the store works on the sets of this host just now; try again") from error
         finally:
             os.close(handle)
 
@@ -209,7 +218,7 @@ class HostStore:
     def begin(self, set_id: str, size: int, owner: int) -> t.Dict[str, t.Any]:
         """Make room for a set; members that were proven in an earlier try are taken already. Raises StoreError, OSError."""
         self._check_new(set_id)
-        with self.locked():
+        with self.locked(_LOCK_WAIT):
             self._clean(set_id)
             taken = self._staged(set_id)
             path = os.path.join(self.incoming, set_id)
@@ -239,7 +248,7 @@ class HostStore:
             StoreError: it is not good.
             OSError: it cannot be kept.
         """
-        with self.locked():
+        with self.locked(_LOCK_WAIT):
             there = os.path.join(self.sets_directory, set_id)
             if form.is_set_id(set_id) and os.path.isdir(there):
                 # The answer to an earlier request was lost.

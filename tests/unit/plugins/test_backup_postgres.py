@@ -206,6 +206,53 @@ def test_databases_that_are_not_as_declared(cluster: Cluster, server: postgres.P
     cluster.sql("postgres", 'ALTER DATABASE "odd name\'s" ALLOW_CONNECTIONS true')
 
 
+@pytest.mark.parametrize("name", ["statement_timeout", "idle_in_transaction_session_timeout"])
+def test_a_database_with_little_patience(cluster: Cluster, server: postgres.Postgres, outbox: Outbox, name: str) -> None:
+    """What is set for an application that hangs must not end a backup that takes long."""
+    cluster.sql("records", f"INSERT INTO births SELECT n, 'x' FROM generate_series(1001, 300000) n; ALTER DATABASE records SET {name} TO 20")
+    made = make(server, outbox)
+    assert made.source["databases"][0]["rows"]["public.births"] == 300_000
+
+
+def test_a_database_that_is_read_only_for_others(cluster: Cluster, server: postgres.Postgres, outbox: Outbox) -> None:
+    cluster.sql("postgres", "ALTER DATABASE records SET default_transaction_read_only TO on")
+    assert make(server, outbox).source["databases"][0]["canary"]
+
+
+def test_tables_where_nobody_looks(cluster: Cluster, server: postgres.Postgres, outbox: Outbox) -> None:
+    """In the database that every server has, and that nobody declares."""
+    cluster.sql("postgres", "CREATE TABLE births (id int)")
+    try:
+        with pytest.raises(postgres.PostgresError, match="the database 'postgres' holds tables; move them to a database that is declared"):
+            make(server, outbox)
+        assert make(server._replace(exclude=("postgres",)), outbox).source["databases"]
+    finally:
+        cluster.sql("postgres", "DROP TABLE births")
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [
+        "CREATE TABLE civitas_backup.canary (nonce text, written timestamptz);"
+        "CREATE TRIGGER t BEFORE INSERT ON civitas_backup.canary FOR EACH ROW EXECUTE FUNCTION seize()",
+        # The schema alone: who has it can make the table in time.
+        "",
+        "CREATE VIEW civitas_backup.canary AS SELECT 'x' AS nonce",
+    ],
+)
+def test_a_canary_of_somebody_else(cluster: Cluster, server: postgres.Postgres, outbox: Outbox, trap: str) -> None:
+    """What the owner of a database has put there would be run by the superuser of the backup."""
+    cluster.sql(
+        "records",
+        f"""GRANT CREATE ON DATABASE records TO registry; GRANT CREATE ON SCHEMA public TO registry; SET ROLE registry;
+        CREATE FUNCTION public.seize() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ALTER ROLE registry SUPERUSER; RETURN NEW; END $$;
+        CREATE SCHEMA civitas_backup; {trap.replace("seize", "public.seize")};""",
+    )
+    with pytest.raises(postgres.PostgresError, match="records: the schema civitas_backup, or canary in it, is not of a superuser; look who made it"):
+        make(server, outbox)
+    assert cluster.sql("postgres", "SELECT rolsuper FROM pg_roles WHERE rolname = 'registry'") == "f"
+
+
 def other_programs(tmp_path: Path, **scripts: str) -> str:
     directory = tmp_path / "programs"
     directory.mkdir()

@@ -102,22 +102,26 @@ def test_a_command_that_fails_makes_the_set_incomplete(site: Site) -> None:
         {"name": "short", "run": ["echo", "x"], "minimum": 10},
         {"name": "cut", "run": ["echo", "begin"], "ends": "-- complete"},
         {"name": "slow", "run": ["sleep", "60"], "timeout": 0.2},
+        {"name": "child", "run": ["sh", "-c", "sleep 60; echo done"], "timeout": 0.2},
         {"name": "absent", "run": ["/nonexistent/program"]},
         {"name": "good", "run": ["echo", "all of it\n-- complete"], "ends": "-- complete"},
     ]
     site.write()
+    begin = time.monotonic()
     said = site.fails()
+    assert time.monotonic() - begin < 50
     for text in (
         "sh ended with 3: Amina",
         "printed 2 bytes",
         "sleep took more than",
+        "sh took more than",
         "No such file",
         "is in the store and is not complete",
     ):
         assert text in said
     (directory,) = site.sets()
     manifest = site.prove(directory)
-    assert not manifest.complete and len(manifest.failures) == 5
+    assert not manifest.complete and len(manifest.failures) == 6
     assert b"Amina" not in manifest.raw
     assert [source["name"] for source in manifest.sources] == ["good", "data"]
     assert "is not good" in site.store_program("status").stderr

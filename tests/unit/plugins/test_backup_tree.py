@@ -337,6 +337,40 @@ def test_a_file_that_vanishes_and_one_that_changes(host: Host, monkeypatch: pyte
     assert host.made.warnings == [f"{host.data}: 1 files changed while they were read, as they may"]
 
 
+@pytest.mark.parametrize("when", ["_merge", "_settle"])
+def test_a_name_that_vanishes_and_leaves_its_file_to_another_name(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
+) -> None:
+    """As mail servers do: the file gets its second name, and loses the first one."""
+    # The walk comes to a/tmp before a-new, and the order of the state is the other one.
+    others = ("a/tmp/z", "a-new/1", "a-new/2")
+    for name in ("first", "a/tmp/first"):
+        (host.data / name).parent.mkdir(parents=True, exist_ok=True)
+        (host.data / name).write_text("a record")
+    (host.data / "a-new").mkdir()
+    (host.data / "a-new/0").hardlink_to(host.data / "first")
+    for name in others:
+        (host.data / name).hardlink_to(host.data / "a/tmp/first")
+    real = getattr(tree._Maker, when)
+
+    def work(self):  # type: ignore[no-untyped-def]
+        for name in ("first", "a/tmp/first", "a/tmp/z"):
+            (host.data / name).unlink()
+        real(self)
+
+    monkeypatch.setattr(tree._Maker, when, work)
+    directory = host.backup()
+    monkeypatch.undo()
+    assert host.made is not None and host.made.failures == []
+    host.restore(directory, tmp_path / "out")
+    for name in ("a-new/0", "a-new/1", "a-new/2"):
+        assert (tmp_path / "out" / name).read_text() == "a record", name
+    assert (tmp_path / "out/a-new/1").samefile(tmp_path / "out/a-new/2")
+    # And the next set is of the same files.
+    host.restore(host.backup(), tmp_path / "again")
+    assert listing(tmp_path / "again") == listing(host.data)
+
+
 def test_what_is_excluded(host: Host, tmp_path: Path) -> None:
     (host.data / "cache").mkdir()
     (host.data / "cache/x").touch()

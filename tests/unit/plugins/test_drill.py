@@ -22,6 +22,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_pos
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_tree as tree
 from ansible_collections.civitas.hosting.plugins.module_utils import _drill_instance as instances
 from ansible_collections.civitas.hosting.plugins.module_utils import _drill_program as drilling
+from ansible_collections.civitas.hosting.plugins.module_utils import _drill_run as run
 
 from tests.unit.backup_sets import Outbox, age_key, flip, manifest_of, ssh_key
 from tests.unit.backup_sites import program
@@ -375,6 +376,23 @@ def test_a_server_for_nobody_else(drills: Drills) -> None:
 
 
 # --- what is ended by force
+
+
+def test_files_for_nobody_else(drills: Drills, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Owners are numbers of another host; here they are other people."""
+    seen = []
+    real = run.trees.check
+
+    def check(path: str, wanted: Any) -> list[str]:
+        seen.append([parent.stat().st_mode & 0o077 for parent in Path(path).parents if drills.directory in parent.parents])
+        return real(path, wanted)
+
+    monkeypatch.setattr(run.trees, "check", check)
+    drills.command()
+    config = drilling.read_config(str(drills.base / "drill.json"))
+    drills.directory.mkdir(mode=0o711, exist_ok=True)
+    assert run.Drill(config, config.origins[0], lambda _severity, _line: None).run().problems == []
+    assert [0 in modes for modes in seen] == [True]
 
 
 def started(drills: Drills) -> subprocess.Popen[str]:

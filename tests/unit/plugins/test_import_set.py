@@ -302,6 +302,21 @@ def test_a_dump_becomes_a_new_database(cluster: Cluster, dump: bytes, tmp_path: 
     cluster.sql("postgres", "DROP DATABASE events_2026")
 
 
+def test_functions_of_the_dump_are_not_called(cluster: Cluster, tmp_path: Path) -> None:
+    server, file = Server(Cluster.via, str(cluster.base), cluster.port), tmp_path / "events.dump"
+    cluster.sql("postgres", "CREATE DATABASE other")
+    cluster.sql(
+        "other",
+        "CREATE TABLE seized (x int); CREATE FUNCTION format(text, name, name) RETURNS text LANGUAGE sql AS"
+        " $$ INSERT INTO public.seized VALUES (1); SELECT pg_catalog.format($1, $2, $3) $$",
+    )
+    file.write_bytes(cluster.dump("other"))
+    restore(server, str(file), "fresh", owners=True)
+    assert cluster.sql("fresh", "SELECT count(*) FROM seized") == "0"
+    for name in ("other", "fresh"):
+        cluster.sql("postgres", f"DROP DATABASE {name}")
+
+
 def test_a_database_that_cannot_be_made_leaves_nothing(cluster: Cluster, dump: bytes, tmp_path: Path) -> None:
     server, file = Server(Cluster.via, str(cluster.base), cluster.port), tmp_path / "events.dump"
     cluster.sql("postgres", "CREATE ROLE gone")

@@ -65,6 +65,16 @@ def test_tables_are_emptied_and_what_is_kept_stays(cluster: Cluster, database: D
     assert count_rows(database).left == 0
 
 
+def test_functions_of_somebody_else_are_not_called(cluster: Cluster, database: Database) -> None:
+    """Who may write into the schema public could name one as what this asks for, and the superuser would run it."""
+    cluster.sql(
+        "test data",
+        "CREATE TABLE seized (x int); CREATE FUNCTION format(text, name, name) RETURNS text LANGUAGE sql AS"
+        " $$ INSERT INTO public.seized VALUES (1); SELECT pg_catalog.format($1, $2, $3) $$",
+    )
+    assert count_rows(database).empty["public.seized"] == 0
+
+
 def test_what_is_not_clear_is_refused_before_anything_is_emptied(cluster: Cluster, database: Database) -> None:
     with pytest.raises(ResetError, match=r"has no table public\.schema_migration"):
         empty_database(database._replace(keep=("public.schema_migration",)))

@@ -48,12 +48,13 @@ def _other() -> Iterator[Cluster]:
 class Set:
     """A set with the databases of a server."""
 
-    def __init__(self, base: Path, cluster: Cluster, databases: tuple[str, ...]) -> None:
+    def __init__(self, base: Path, cluster: Cluster, names: tuple[str, ...]) -> None:
         now = time.time()
         self.key = str(base / "key")
         outbox = Outbox(base / form.new_set_id(now), [age_key(base / "key")])
         self.path, self.directory = outbox.directory, str(outbox.directory)
-        server = postgres.Postgres("main", databases, via=Cluster.via, socket=str(cluster.base), port=Cluster.port)
+        others = tuple(set(databases(cluster)) - set(names))
+        server = postgres.Postgres("main", names, others, via=Cluster.via, socket=str(cluster.base), port=Cluster.port)
         made = postgres.make(server, outbox.open, outbox.close)
         self.manifest: Manifest = form.parse(manifest_of(outbox.directory.name, now, made.members, [made.source]))
         self.source: dict[str, Any] = self.manifest.sources[0]
@@ -358,3 +359,51 @@ def test_more_differences(other: Cluster, server: postgres.Postgres, made: Set) 
     ] == ["there are 0 large objects, and the set says 1"]
     with pytest.raises(RestoreError, match='database "none" does not exist'):
         restore.check_database(server, "none", entry)
+
+
+# --- what who owns a database could write into it
+
+
+@pytest.fixture(name="hostile")
+def _hostile(cluster: Cluster) -> Iterator[str]:
+    """A database of a role that is no superuser, but would like to be one."""
+    cluster.sql("postgres", "CREATE ROLE owner LOGIN")
+    cluster.sql("postgres", "CREATE DATABASE hostile OWNER owner")
+    try:
+        yield "hostile"
+    finally:
+        cluster.sql("postgres", "DROP DATABASE IF EXISTS hostile WITH (FORCE)")
+        cluster.sql("postgres", "DROP ROLE owner")
+
+
+FORGED = """
+--
+-- Name: x; Type: DATABASE PROPERTIES; Schema: -; Owner: owner
+--
+
+ALTER ROLE owner SUPERUSER;
+\\! touch {}/pwned
+"""
+HEAD = "-- Name: a; Type: TABLE; Schema: b; Owner: c\n"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SET ROLE owner; SET check_function_bodies = off; CREATE SCHEMA own;"
+        f"CREATE FUNCTION own.f() RETURNS text LANGUAGE sql AS $x${FORGED}{HEAD}$x$",
+        f"SET ROLE owner; COMMENT ON DATABASE hostile IS '{HEAD}{FORGED}'; RESET ROLE; ALTER DATABASE hostile SET my.thing TO '{FORGED}{HEAD}'",
+    ],
+    ids=["function", "comment"],
+)
+def test_what_looks_like_a_part_of_the_dump(
+    cluster: Cluster, other: Cluster, server: postgres.Postgres, hostile: str, tmp_path: Path, query: str
+) -> None:
+    """What anybody may write into a database is run by no superuser of a restore."""
+    cluster.sql(hostile, query.replace("{}", str(other.base)))
+    made = Set(tmp_path, cluster, (hostile,))
+    made.globals(server)
+    made.database(server, hostile, "again")
+    assert other.sql("postgres", "SELECT rolsuper FROM pg_roles WHERE rolname = 'owner'") == "f"
+    assert not (other.base / "pwned").exists()
+    assert about(other, "again") == about(cluster, hostile)

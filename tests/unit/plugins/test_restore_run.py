@@ -89,8 +89,8 @@ class Setting:
         (self.data / "link").symlink_to("below/1")
         (self.settings / "secrets").write_text("a secret")
 
-    def backup(self, environment: str = "production", failures: tuple[str, ...] = ()) -> Path:
-        now = time.time()
+    def backup(self, environment: str = "production", failures: tuple[str, ...] = (), later: float = 0.0) -> Path:
+        now = time.time() + later
         out = Outbox(self.sets / form.new_set_id(now), self.recipients)
         made = postgres.make(self.server, out.open, out.close)
         sources = [made.source]
@@ -371,6 +371,16 @@ def test_sets_that_are_refused(host: Setting, made: tuple[Setting, Path, dict[st
     after = host.state()
     assert (after["records"], after["second"]) == (before["records"], before["second"])
     assert after["data"][1]["new"] == before["data"][1]["new"]
+
+
+def test_the_newest_set_is_of_an_empty_host(host: Setting) -> None:
+    """As the first night after a host was built anew makes it, when nobody has restored yet."""
+    (host.data / "scan").write_bytes(os.urandom(200_000))
+    full = host.backup(later=1)
+    (host.data / "scan").unlink()
+    empty = host.backup(later=2)
+    host.refuses(f"it may be of a host that was empty; name the set that is wanted, such as {full.name}, or this one")
+    host.restore(wanted=empty.name)
 
 
 def test_one_at_a_time(host: Setting) -> None:

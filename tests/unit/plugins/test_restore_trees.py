@@ -106,6 +106,32 @@ def test_a_swap_that_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     raise AssertionError("it never ends")
 
 
+@pytest.mark.parametrize(("inside", "problem"), [(False, "there is neither .*; mount the disk"), (True, "is not mounted; mount it")])
+def test_a_disk_that_is_not_there(tmp_path: Path, inside: bool, problem: str) -> None:
+    """Such as one that waits for its passphrase. What is not seen there is not done."""
+    move, old, _new = setting(tmp_path, inside, True)
+    trees.forward(move)
+    disk = tmp_path / "disk"
+    if inside:
+        Path(move.path).rename(disk)
+        Path(move.path).mkdir()
+    else:
+        disk.mkdir()
+        for path in (Path(move.path), Path(move.at(names.BEFORE))):
+            path.rename(disk / path.name)
+    for work in (trees.backward, trees.forward):
+        with pytest.raises(trees.TreeError, match=problem):
+            work(move)
+    if inside:
+        Path(move.path).rmdir()
+        disk.rename(move.path)
+    else:
+        for path in (Path(move.path), Path(move.at(names.BEFORE))):
+            (disk / path.name).rename(path)
+    trees.backward(move)
+    assert content(Path(move.path)) == old
+
+
 def test_what_is_kept_and_dropped(tmp_path: Path) -> None:
     move, old, new = setting(tmp_path, False, True)
     trees.forward(move)

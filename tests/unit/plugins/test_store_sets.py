@@ -300,7 +300,22 @@ def test_room(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept.exists()
 
 
-def test_one_at_a_time(pair: Pair) -> None:
+def test_a_host_waits_while_its_sets_are_read(pair: Pair) -> None:
+    """To read a large set again takes longer than a host tries."""
+    directory = pair.host.backup()
+    for work in (lambda: pair.bring(directory), lambda: pair.commit(directory)):
+        waits = threading.Thread(target=work)
+        with pair.store.locked():
+            waits.start()
+            waits.join(0.5)
+            assert waits.is_alive()
+        waits.join(60)
+        assert not waits.is_alive()
+    assert [one.set_id for one in pair.sets()] == [directory.name]
+
+
+def test_one_at_a_time(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_store_sets, "_LOCK_WAIT", 0.0)
     directory = pair.host.backup()
     pair.bring(directory)
     with pair.store.locked(), pytest.raises(StoreError, match="try again"):
