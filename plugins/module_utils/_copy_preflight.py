@@ -13,9 +13,10 @@ import re
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_format as form
+from ansible_collections.civitas.hosting.plugins.module_utils._backup_preflight import store_problems
 from ansible_collections.civitas.hosting.plugins.module_utils._store_retention import rules_of
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
-from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_address, is_host_name, is_loopback, is_whole
+from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_whole
 
 _NAME = "backup_copy_"
 _KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{40,}={0,2}")
@@ -49,7 +50,7 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
         found.append(
             f"{_NAME}hosts is written, and this host makes backups of its own; a copy of them must lie elsewhere, take another host"
         )
-    return [*found, *_store(config, check), *_hosts(hosts, check)]
+    return [*found, *store_problems(config, _NAME, "a copy beside the sets is lost with them", check), *_hosts(hosts, check)]
 
 
 def _hosts(hosts: t.Sequence[t.Mapping[str, t.Any]], check: bool) -> t.Iterator[str]:
@@ -72,23 +73,3 @@ def _hosts(hosts: t.Sequence[t.Mapping[str, t.Any]], check: bool) -> t.Iterator[
             rules_of(one.get("retention"))
         except (TypeError, ValueError):
             yield f"{where} has the retention {one.get('retention')!r}; write that of the first store, such as '15 days'"
-
-
-def _store(config: t.Mapping[str, t.Any], check: bool) -> t.Iterator[str]:
-    address = config["target_address"]
-    if not is_host_name(address) and not is_address(address):
-        yield f"{_NAME}target_address is {address!r}; write the name or address of the host that keeps the sets"
-    elif is_loopback(address):
-        yield f"{_NAME}target_address is {address}, this host itself; write the one from which it copies"
-    keys = config["target_host_keys"]
-    if not isinstance(keys, (list, tuple)) or not (keys or check):
-        yield f"{_NAME}target_host_keys is empty; run the role backup_store on the first store before, it tells its host keys"
-    elif not all(isinstance(key, str) and (_KEY.fullmatch(key) or (check and not key)) for key in keys):
-        yield f"{_NAME}target_host_keys has what is no host key; write 'ssh-ed25519 AAAA...'"
-    options = config["ssh_options"]
-    if not isinstance(options, (list, tuple)) or not all(isinstance(word, str) and word for word in options):
-        yield f"{_NAME}ssh_options is {in_words(options)}; write one word an item, such as [-J, gate.example.org]"
-        return
-    for word in options:
-        if re.search(r"(?i)stricthostkeychecking|knownhosts|checkhostip", word):
-            yield f"{_NAME}ssh_options has {word!r}; whose key the store has is decided by {_NAME}target_host_keys alone, remove it"

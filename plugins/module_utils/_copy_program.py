@@ -22,8 +22,10 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_for
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_run import RunError, is_locked, lock
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Store
 from ansible_collections.civitas.hosting.plugins.module_utils._copy_run import Config, Copier, CopyError, Origin, Outcome
+from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json, write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, render, sample
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ConfigError, parsed, with_tuples
 from ansible_collections.civitas.hosting.plugins.module_utils._store_retention import rules_of
 
 CONFIG = "/etc/civitas/copy.json"
@@ -36,10 +38,6 @@ TITLES = {
     "civitas_copy_gone": "Sets that are here and that the first store should still have.",
 }
 State = t.Dict[str, t.Dict[str, t.Any]]
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 def main(arguments: t.Sequence[str]) -> int:
@@ -66,7 +64,7 @@ def main(arguments: t.Sequence[str]) -> int:
             return _status(config, options.json)
         return 0
     except (ConfigError, RunError, OSError) as error:
-        _say(3, f"civitas-copy: {error}")
+        say(3, f"civitas-copy: {error}")
         return 1
 
 
@@ -76,27 +74,26 @@ def _end(number: int, _frame: t.Any) -> None:
 
 def read_config(path: str = CONFIG) -> Config:
     """Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        config = Config(
-            directory=str(found["directory"]),
-            incoming=str(found["incoming"]),
-            socket=str(found["socket"]),
-            metrics_file=str(found["metrics_file"]),
-            origins=[_origin(one) for one in found["origins"]],
-        )
-        names = [one.host for one in config.origins]
-        wrong = [name for name in names if not form.is_host(name) or names.count(name) > 1]
-        if wrong:
-            raise ValueError(f"{wrong[0]!r} is no name of a host, or is there twice")
-        return config
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}; run the site playbook, it writes this file") from error
+    return parsed(path, _config)
+
+
+def _config(found: t.Dict[str, t.Any]) -> Config:
+    config = Config(
+        directory=str(found["directory"]),
+        incoming=str(found["incoming"]),
+        socket=str(found["socket"]),
+        metrics_file=str(found["metrics_file"]),
+        origins=[_origin(one) for one in found["origins"]],
+    )
+    names = [one.host for one in config.origins]
+    wrong = [name for name in names if not form.is_host(name) or names.count(name) > 1]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no name of a host, or is there twice")
+    return config
 
 
 def _origin(one: t.Mapping[str, t.Any]) -> Origin:
-    store: t.Dict[str, t.Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in one["store"].items()}
+    store = with_tuples(one["store"])
     # systemd hands over the keys, which only root reads on the disk.
     store["key"] = os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), str(store["key"]))
     return Origin(
@@ -107,16 +104,8 @@ def _origin(one: t.Mapping[str, t.Any]) -> Origin:
     )
 
 
-def _say(severity: int, lines: str) -> None:
-    """Lines for people; the journal learns the severity from their beginning (sd-daemon(3))."""
-    stream = sys.stderr if severity <= 4 else sys.stdout
-    for line in lines.splitlines():
-        stream.write(f"<{severity}>{line}\n" if os.environ.get("JOURNAL_STREAM") else f"{line}\n")
-    stream.flush()
-
-
 def _say_of(host: str, line: str) -> None:
-    _say(6, f"{host}: {line}")
+    say(6, f"{host}: {line}")
 
 
 def run(config: Config) -> int:
@@ -141,10 +130,10 @@ def run(config: Config) -> int:
         _write_state(config, {**state, origin.host: after})
         for line in _wrong(origin.host, after):
             wrong = True
-            _say(3, line)
+            say(3, line)
         for set_id, reason in outcome.passed.items():
-            _say(5, f"{origin.host}: {set_id} is left out: {reason}")
-        _say(6, f"{origin.host}: {len(outcome.copied)} sets are new here")
+            say(5, f"{origin.host}: {set_id} is left out: {reason}")
+        say(6, f"{origin.host}: {len(outcome.copied)} sets are new here")
     return 1 if wrong else 0
 
 
@@ -201,9 +190,9 @@ def _status(config: Config, as_json: bool) -> int:
         return 1 if problems else 0
     for name, one in sorted(state.items()):
         if one.get("success"):
-            _say(6, f"{name}: all good sets of the first store were here at {form.format_time(float(one['success']))}")
+            say(6, f"{name}: all good sets of the first store were here at {form.format_time(float(one['success']))}")
         if one.get("running"):
-            _say(5, f"{name}: a run lasts since {form.format_time(float(one['try']))}; {one.get('lacking', 0)} sets were lacking before it")
+            say(5, f"{name}: a run lasts since {form.format_time(float(one['try']))}; {one.get('lacking', 0)} sets were lacking before it")
     for line in problems:
-        _say(3, line)
+        say(3, line)
     return 1 if problems else 0

@@ -51,7 +51,7 @@ def test_good_ones():
         ({"target_address": ""}, "name or address"),
         ({"target_address": "::1"}, "this host itself"),
         ({"target_port": 0}, "backup_copy_target_port is 0"),
-        ({"target_host_keys": []}, "run the role backup_store on the first store"),
+        ({"target_host_keys": []}, "run the role backup_store on the store"),
         ({"target_host_keys": ["ssh-rsa AAAA"]}, "no host key"),
         ({"ssh_options": "-J gate"}, "one word an item"),
         ({"ssh_options": ["-o", "StrictHostKeyChecking=no"]}, "is decided by backup_copy_target_host_keys alone"),
