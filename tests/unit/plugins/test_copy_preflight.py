@@ -53,7 +53,7 @@ def test_good_ones():
         ({"target_port": 0}, "backup_copy_target_port is 0"),
         ({"target_host_keys": []}, "run the role backup_store on the store"),
         ({"target_host_keys": ["ssh-rsa AAAA"]}, "no host key"),
-        ({"ssh_options": "-J gate"}, "one word an item"),
+        ({"ssh_options": "-J gate"}, "write words"),
         ({"ssh_options": ["-o", "StrictHostKeyChecking=no"]}, "is decided by backup_copy_target_host_keys alone"),
         ({"bandwidth_kib": -1}, "backup_copy_bandwidth_kib is -1"),
         ({"late_hours": 24}, "backup_copy_late_hours is 24"),
