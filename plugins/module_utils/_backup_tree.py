@@ -392,7 +392,9 @@ class _Maker:
             for entry in entries:
                 path = directory + b"/" + entry.name if directory else entry.name
                 # What a restore has put aside is no record of this host; a file of such a name is one.
-                if (is_of_restore(entry.name) and entry.is_dir(follow_symlinks=False)) or (self._exclude is not None and _matches(self._exclude, path)):
+                if (is_of_restore(entry.name) and entry.is_dir(follow_symlinks=False)) or (
+                    self._exclude is not None and _matches(self._exclude, path)
+                ):
                     continue
                 try:
                     found = entry.stat(follow_symlinks=False)
@@ -477,7 +479,10 @@ class _Maker:
         )
 
     def _pending(self) -> bool:
-        """Whether a file is to be packed: it is new or has another size. Another time alone is no reason for a new canary, which would be a change itself."""
+        """Whether a file is to be packed, as it is new or has another size.
+
+        Another time alone is no reason for a new canary, which would be a change itself.
+        """
         return self.state.db.execute("SELECT 1 FROM entries WHERE kind = 'f' AND pack IS NULL LIMIT 1").fetchone() is not None
 
     def _canary_stands(self) -> bool:

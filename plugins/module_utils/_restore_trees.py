@@ -244,7 +244,9 @@ def _count(root: bytes) -> int:
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                if (names.is_tree(entry.name) and entry.is_dir(follow_symlinks=False)) or (entry.name == _LEFT.encode() and entry.path == os.path.join(root, entry.name)):
+                if (names.is_tree(entry.name) and entry.is_dir(follow_symlinks=False)) or (
+                    entry.name == _LEFT.encode() and entry.path == os.path.join(root, entry.name)
+                ):
                     continue
                 found += 1
                 if entry.is_dir(follow_symlinks=False):

@@ -209,7 +209,9 @@ def test_databases_that_are_not_as_declared(cluster: Cluster, server: postgres.P
 @pytest.mark.parametrize("name", ["statement_timeout", "idle_in_transaction_session_timeout"])
 def test_a_database_with_little_patience(cluster: Cluster, server: postgres.Postgres, outbox: Outbox, name: str) -> None:
     """What is set for an application that hangs must not end a backup that takes long."""
-    cluster.sql("records", f"INSERT INTO births SELECT n, 'x' FROM generate_series(1001, 300000) n; ALTER DATABASE records SET {name} TO 20")
+    cluster.sql(
+        "records", f"INSERT INTO births SELECT n, 'x' FROM generate_series(1001, 300000) n; ALTER DATABASE records SET {name} TO 20"
+    )
     made = make(server, outbox)
     assert made.source["databases"][0]["rows"]["public.births"] == 300_000
 
@@ -248,7 +250,9 @@ def test_a_canary_of_somebody_else(cluster: Cluster, server: postgres.Postgres, 
         CREATE FUNCTION public.seize() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ALTER ROLE registry SUPERUSER; RETURN NEW; END $$;
         CREATE SCHEMA civitas_backup; {trap.replace("seize", "public.seize")};""",
     )
-    with pytest.raises(postgres.PostgresError, match="records: the schema civitas_backup, or canary in it, is not of a superuser; look who made it"):
+    with pytest.raises(
+        postgres.PostgresError, match="records: the schema civitas_backup, or canary in it, is not of a superuser; look who made it"
+    ):
         make(server, outbox)
     assert cluster.sql("postgres", "SELECT rolsuper FROM pg_roles WHERE rolname = 'registry'") == "f"
 
