@@ -241,7 +241,8 @@ def canary_there(session: Session, database: str) -> t.Tuple[bool, bool]:
     there = session.one(_CANARY)
     if False in there.values():
         raise PostgresError(
-            f"{database}: the schema {SCHEMA}, or canary in it, is not of a superuser; look who made it, and drop it: the backup makes its own"
+            f"{database}: the schema {SCHEMA}, or canary in it, is not of a superuser;"
+            " look who made it, and drop it: the backup makes its own"
         )
     return there["schema"] is not None, there["table"] is not None
 

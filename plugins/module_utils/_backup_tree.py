@@ -303,6 +303,7 @@ class _Maker:
         # Whether the index of before is no longer the present one.
         self._differs = False
         self.files = self.sockets = self.vanished = 0
+        self._devices: t.Set[int] = set()
         self.changed: t.List[bytes] = []
         self.unreadable: t.List[str] = []
 
@@ -357,6 +358,8 @@ class _Maker:
             warnings.append(f"{self.tree.path}: {self.vanished} files vanished before they were read")
         if self.sockets:
             warnings.append(f"{self.tree.path}: {self.sockets} sockets were left out")
+        if len(self._devices) > 1:
+            warnings.append(f"{self.tree.path}: a file system is mounted in it; declare it by itself, as a tree is restored as a whole")
         if files * 2 < before:
             warnings.append(f"{self.tree.path}: it holds {files} files, and {before} in the set before")
         problems = self.unreadable + [f"{_shown(path)}: it changed while it was read" for path in self.changed]
@@ -370,8 +373,8 @@ class _Maker:
         while waiting:
             directory = waiting.pop()
             try:
-                with os.scandir(os.path.join(self._root, directory)) as found:
-                    entries = sorted(found, key=lambda entry: entry.name)
+                with os.scandir(os.path.join(self._root, directory)) as listed:
+                    entries = sorted(listed, key=lambda entry: entry.name)
             except (FileNotFoundError, NotADirectoryError):
                 self._forget(directory)
                 self.vanished += 1
@@ -388,11 +391,15 @@ class _Maker:
             below = []
             for entry in entries:
                 path = directory + b"/" + entry.name if directory else entry.name
-                # What a restore has put aside is no record of this host.
-                if is_of_restore(entry.name) or (self._exclude is not None and _matches(self._exclude, path)):
+                # What a restore has put aside is no record of this host; a file of such a name is one.
+                if (is_of_restore(entry.name) and entry.is_dir(follow_symlinks=False)) or (
+                    self._exclude is not None and _matches(self._exclude, path)
+                ):
                     continue
                 try:
-                    row = self._visit(directory, known.get(entry.name), entry.name, entry.stat(follow_symlinks=False))
+                    found = entry.stat(follow_symlinks=False)
+                    self._devices.add(_device(found))
+                    row = self._visit(directory, known.get(entry.name), entry.name, found)
                 except FileNotFoundError:
                     self.vanished += 1
                     continue
@@ -472,7 +479,10 @@ class _Maker:
         )
 
     def _pending(self) -> bool:
-        """Whether a file is to be packed: it is new or has another size. Another time alone is no reason for a new canary, which would be a change itself."""
+        """Whether a file is to be packed, as it is new or has another size.
+
+        Another time alone is no reason for a new canary, which would be a change itself.
+        """
         return self.state.db.execute("SELECT 1 FROM entries WHERE kind = 'f' AND pack IS NULL LIMIT 1").fetchone() is not None
 
     def _canary_stands(self) -> bool:
@@ -743,6 +753,10 @@ def index_line(row: Row, pack: str) -> bytes:
     if row.kind in "bc":
         line["device"] = [row.major, row.minor]
     return (json.dumps(line, separators=(",", ":")) + "\n").encode()
+
+
+def _device(found: os.stat_result) -> int:
+    return found.st_dev
 
 
 def _kind(mode: int) -> str:

@@ -366,7 +366,7 @@ class Drill:
 
     @contextlib.contextmanager
     def _place(self) -> t.Iterator[str]:
-        """Where something is restored to: nobody else gets there, whose number may be one that the host of the set has given to an owner."""
+        """Where something is restored to. Nobody else gets there: owners are numbers of the set's host, and other people here."""
         place = os.path.join(self._work, "tree")
         os.mkdir(place, 0o700)
         try:

@@ -282,7 +282,8 @@ class _Enough(Exception):
 class _About:
     """What a dump says of the database itself: how it was made, who owns it, who may use it, its settings.
 
-    Its text is of people who are no superusers, such as the comment. So it is read as SQL: what looks like a statement inside of one is none.
+    Its text is of people who are no superusers, such as the comment. So it is read as SQL: what looks like a statement inside of one
+    is none.
 
     Args:
         name: of the database in the dump.

@@ -87,7 +87,13 @@ def holds_data(path: str) -> bool:
         found = os.listdir(path)
     except FileNotFoundError:
         return False
-    return any(name not in (CANARY, _LEFT) and not names.is_tree(os.fsencode(name)) for name in found)
+    return any(
+        name not in (CANARY, _LEFT) and not (names.is_tree(os.fsencode(name)) and _is_directory(os.path.join(path, name))) for name in found
+    )
+
+
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 # --- the swap
@@ -164,13 +170,13 @@ def keep(move: TreeMove) -> None:
 
 def drop(move: TreeMove, word: str) -> None:
     path = move.at(word)
-    if os.path.isdir(path) and not os.path.islink(path):
+    if _is_directory(path):
         shutil.rmtree(path)
 
 
 def _move_all(source: str, target: str) -> None:
     for name in os.listdir(source):
-        if names.is_tree(os.fsencode(name)):
+        if names.is_tree(os.fsencode(name)) and _is_directory(os.path.join(source, name)):
             continue
         if name == _LEFT:
             # Each root has its own.
@@ -238,7 +244,9 @@ def _count(root: bytes) -> int:
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                if names.is_tree(entry.name) or (entry.name == _LEFT.encode() and entry.path == os.path.join(root, entry.name)):
+                if (names.is_tree(entry.name) and entry.is_dir(follow_symlinks=False)) or (
+                    entry.name == _LEFT.encode() and entry.path == os.path.join(root, entry.name)
+                ):
                     continue
                 found += 1
                 if entry.is_dir(follow_symlinks=False):

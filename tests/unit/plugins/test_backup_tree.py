@@ -371,6 +371,30 @@ def test_a_name_that_vanishes_and_leaves_its_file_to_another_name(
     assert listing(tmp_path / "again") == listing(host.data)
 
 
+def test_a_file_that_is_called_like_what_a_restore_puts_aside(host: Host, tmp_path: Path) -> None:
+    """Anybody may upload one."""
+    (host.data / "x.civitas-before-20260101000000").write_text("a record")
+    (host.data / "y.civitas-before-20260101000000").mkdir()
+    (host.data / "y.civitas-before-20260101000000/old").write_text("put aside")
+    host.restore(host.backup(), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [CANARY, "x.civitas-before-20260101000000"]
+
+
+def test_a_file_system_inside_of_a_tree(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore would refuse it, so the backup says so in time."""
+    (host.data / "a/b").mkdir(parents=True)
+    (host.data / "a/record").touch()
+    other = (host.data / "a/b").stat().st_ino
+    monkeypatch.setattr(tree, "_device", lambda found: found.st_dev + (found.st_ino == other))
+    host.backup()
+    assert host.made is not None and host.made.failures == []
+    said = f"{host.data}: a file system is mounted in it; declare it by itself, as a tree is restored as a whole"
+    assert host.made.warnings == [said]
+    monkeypatch.undo()
+    host.backup()
+    assert host.made.warnings == []
+
+
 def test_what_is_excluded(host: Host, tmp_path: Path) -> None:
     (host.data / "cache").mkdir()
     (host.data / "cache/x").touch()

@@ -392,7 +392,8 @@ HEAD = "-- Name: a; Type: TABLE; Schema: b; Owner: c\n"
     [
         "SET ROLE owner; SET check_function_bodies = off; CREATE SCHEMA own;"
         f"CREATE FUNCTION own.f() RETURNS text LANGUAGE sql AS $x${FORGED}{HEAD}$x$",
-        f"SET ROLE owner; COMMENT ON DATABASE hostile IS '{HEAD}{FORGED}'; RESET ROLE; ALTER DATABASE hostile SET my.thing TO '{FORGED}{HEAD}'",
+        f"SET ROLE owner; COMMENT ON DATABASE hostile IS '{HEAD}{FORGED}'; RESET ROLE;"
+        f"ALTER DATABASE hostile SET my.thing TO '{FORGED}{HEAD}'",
     ],
     ids=["function", "comment"],
 )

@@ -162,11 +162,23 @@ def test_mount_points_of_this_machine() -> None:
     assert "/" in trees._mount_points() and "/proc" in trees._mount_points()
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_that_is_called_like_what_a_restore_puts_aside(tmp_path: Path, inside: bool) -> None:
+    move, _old, _new = setting(tmp_path, inside, True)
+    name = "x.civitas-before-20200101000000"
+    assert name not in [path.name for path in Path(move.path).iterdir()]
+    (Path(move.at(names.NEW)) / name).write_text("a record")
+    trees.forward(move)
+    assert (Path(move.path) / name).read_text() == "a record"
+    trees.backward(move)
+    assert not (Path(move.path) / name).exists()
+
+
 def test_which_trees_hold_data(tmp_path: Path) -> None:
     assert not trees.holds_data(str(tmp_path / "none"))
-    for name in (".civitas-canary", f".civitas-before-{WHEN}"):
-        (tmp_path / name).write_text("")
-    (tmp_path / "lost+found").mkdir()
+    (tmp_path / ".civitas-canary").write_text("")
+    for name in ("lost+found", f".civitas-before-{WHEN}"):
+        (tmp_path / name).mkdir()
     assert not trees.holds_data(str(tmp_path))
     (tmp_path / "x").mkdir()
     assert trees.holds_data(str(tmp_path))
