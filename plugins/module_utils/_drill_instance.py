@@ -202,10 +202,19 @@ def anonymise(server: Postgres, database: str, command: t.Sequence[str], say: t.
         InstanceError: it failed.
     """
     words = [*server.via, "env", f"PGHOST={server.socket}", f"PGPORT={server.port}", f"PGDATABASE={database}", "PGUSER=postgres", *command]
+    _run_command(words, command[0], f"the database {database!r}", say)
+
+
+def anonymise_tree(path: str, command: t.Sequence[str], say: t.Callable[[str], None]) -> None:
+    """Run a command on a tree, whose path it finds in C(CIVITAS_TREE), as root; otherwise as C(anonymise)."""
+    _run_command(["env", f"CIVITAS_TREE={path}", *command], command[0], f"the tree {path}", say)
+
+
+def _run_command(words: t.Sequence[str], name: str, where: str, say: t.Callable[[str], None]) -> None:
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd="/")
     except OSError as error:
-        raise InstanceError(f"{command[0]} does not run: {error.strerror}") from error
+        raise InstanceError(f"{name} does not run: {error.strerror}") from error
     if done.returncode != 0:
         say(" ".join(done.stdout.decode("utf-8", "replace").split())[-1000:])
-        raise InstanceError(f"{command[0]} ended with {done.returncode} in the database {database!r}")
+        raise InstanceError(f"{name} ended with {done.returncode} in {where}")

@@ -29,8 +29,8 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
 
     Args:
         config: the variables C(restore_drill_...) without that prefix, C(restore_drill_postgres_settings) as C(settings), and
-            C(is_store), whether the host keeps sets of others.
-        check: in check mode the store may have no keys yet.
+            C(is_store), whether the host keeps sets of others, and C(restores), whether it has the settings of the role restore.
+        check: in check mode the store may have no keys yet, and this host no settings.
     """
     found = []
     if not isinstance(config["host"], str) or not form.is_host(config["host"]):
@@ -43,13 +43,15 @@ def problems(config: t.Mapping[str, t.Any], check: bool = False) -> t.List[str]:
         ("keep_reports", 1, 10000, "60"),
         ("minimum_free_megabytes", 64, 10**8, "1024"),
         ("memory_megabytes", 256, 10**7, "1024"),
+        ("health_minutes", 0, 24 * 60, "10"),
     ):
         if not is_whole(config[name], least, most):
             found.append(f"{_NAME}{name} is {config[name]!r}; write a whole number from {least} to {most}, such as {example}")
     found += _settings(config["settings"])
-    hook = config["anonymise"]
-    if not isinstance(hook, (list, tuple)) or not all(isinstance(word, str) and word for word in hook):
-        found.append(f"{_NAME}anonymise is {in_words(hook)}; write one word an item, such as [/usr/local/sbin/anonymise]")
+    for name, example in (("anonymise", "[/usr/local/sbin/anonymise]"), ("health", "[curl, -fsS, 'http://127.0.0.1:3000/ping']")):
+        value = config[name]
+        if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) and word for word in value):
+            found.append(f"{_NAME}{name} is {in_words(value)}; write one word an item, such as {example}")
     logins = config["logins"]
     if not isinstance(logins, (list, tuple)) or not all(_is_login(one) for one in logins):
         found.append(f"{_NAME}logins has what names no database and role; write {{database: records, role: registry}}")
@@ -106,5 +108,25 @@ def _hosts(config: t.Mapping[str, t.Any], check: bool) -> t.Iterator[str]:
         sets = one.get("sets", "")
         if not isinstance(sets, str) or (sets and not sets.startswith("/")):
             yield f"{where} has the directory {sets!r}; write an absolute path, or nothing for the store"
+        yield from _mode(where, one, config, check)
     if not all(one.get("sets") for one in hosts):
         yield from store_problems(config, _NAME, "no key may lie on it that opens the sets", check)
+
+
+def _mode(where: str, one: t.Mapping[str, t.Any], config: t.Mapping[str, t.Any], check: bool) -> t.Iterator[str]:
+    mode, anonymise = one.get("mode", "throw_away"), one.get("anonymise", "command")
+    if mode not in ("throw_away", "replace"):
+        yield f"{where} has the mode {mode!r}; write throw_away or replace"
+    if anonymise not in ("command", "none"):
+        yield f"{where} has anonymise {anonymise!r}; write command, or none when records of people are to come to this host as they are"
+    if mode != "replace":
+        return
+    if anonymise == "command" and not config["anonymise"]:
+        yield (
+            f"{where} would bring records of people to this host as they are; write a command into {_NAME}anonymise,"
+            " or 'anonymise: none' for this host when that is wanted"
+        )
+    if anonymise == "none" and config["anonymise"]:
+        yield f"{where} has 'anonymise: none', and {_NAME}anonymise is a command; write one of the two"
+    if not config["restores"] and not check:
+        yield f"{where} replaces data of this host, which the role restore must know; let it run on this host before"

@@ -18,6 +18,7 @@ import time
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_format as form
+from ansible_collections.civitas.hosting.plugins.module_utils import _drill_replace as replacing
 from ansible_collections.civitas.hosting.plugins.module_utils import _drill_report as reports
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_run import RunError, lock
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Store
@@ -52,7 +53,7 @@ def main(arguments: t.Sequence[str]) -> int:
         with lock(config.directory):
             os.chmod(config.directory, 0o711)
             return tidy(config) if options.command == "clean" else run(config)
-    except (ConfigError, RunError, InstanceError, OSError) as error:
+    except (ConfigError, RunError, InstanceError, replacing.ReplaceError, OSError) as error:
         say(3, f"civitas-drill: {error}")
         return 1
 
@@ -96,6 +97,16 @@ def _origin(one: t.Mapping[str, t.Any]) -> Origin:
         identity=str(one["identity"]),
         store=Store(**with_tuples(one["store"])) if one.get("store") else None,
         sets=str(one.get("sets", "")),
+        replace=_replace(one["replace"]) if one.get("replace") else None,
+    )
+
+
+def _replace(one: t.Mapping[str, t.Any]) -> replacing.Replace:
+    return replacing.Replace(
+        settings=str(one["settings"]),
+        anonymise=tuple(map(str, one["anonymise"])),
+        health=tuple(map(str, one["health"])),
+        health_seconds=float(one["health_seconds"]),
     )
 
 
@@ -103,7 +114,7 @@ def run(config: Config) -> int:
     """Drill one host after the other. Raises OSError."""
     try:
         tidy(config)
-    except (InstanceError, OSError) as error:
+    except (InstanceError, replacing.ReplaceError, OSError) as error:
         problem = f"what an earlier drill has left behind cannot be removed: {error}"
         state = reports.read_state(config.directory)
         _remember(config, {**state, **{one.host: {**state.get(one.host, {}), "problem": problem} for one in config.origins}})
@@ -143,7 +154,7 @@ def _tell(report: Report, path: str) -> None:
         say(
             6,
             f"{report.origin}: {report.set_id} was restored and is good: recovery time {report.recovery_time:g} s,"
-            f" recovery point {report.recovery_point:g} s; the report is {path}",
+            f" recovery point {report.recovery_point:g} s{', and is in place' if report.replaced else ''}; the report is {path}",
         )
 
 
@@ -156,7 +167,10 @@ def _remember(config: Config, state: reports.State) -> None:
 
 
 def tidy(config: Config) -> int:
-    """Remove what a drill has left behind that was ended by force. Raises InstanceError, OSError."""
+    """Remove what a drill has left behind that was ended by force, and take back what it had begun.
+
+    Raises InstanceError, ReplaceError, OSError.
+    """
     if clean(config):
         say(4, "what an earlier drill has left behind is removed")
     state = reports.read_state(config.directory)
@@ -165,6 +179,9 @@ def tidy(config: Config) -> int:
         _remember(config, {**state, **killed})
         for name in killed:
             say(3, f"{name}: the restore drill FAILED: {_KILLED}")
+    for origin in config.origins:
+        if origin.replace is not None:
+            replacing.settle(origin.replace, say)
     return 0
 
 

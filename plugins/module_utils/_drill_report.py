@@ -53,6 +53,7 @@ def as_json(report: Report) -> t.Dict[str, t.Any]:
         "seconds": report.seconds,
         "bytes": report.bytes,
         "sources": report.sources,
+        "replaced": report.replaced or None,
     }
 
 
@@ -78,6 +79,8 @@ def as_markdown(report: Report) -> str:
             *(f"| - to {words} | {_span(report.seconds[part])} |" for part, words in _PARTS.items()),
             "",
         ]
+    if report.replaced:
+        lines += [f"It took the place of the data of {report.host}; what was there before is kept as of {report.replaced}.", ""]
     if report.sources:
         lines += ["| restored | holds |", "|---|---|", *_sources(report.sources), ""]
     return "\n".join(lines)

@@ -26,6 +26,7 @@ import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_verify as verify
 from ansible_collections.civitas.hosting.plugins.module_utils import _drill_instance as instances
+from ansible_collections.civitas.hosting.plugins.module_utils import _drill_replace as replacing
 from ansible_collections.civitas.hosting.plugins.module_utils import _restore_postgres as postgres
 from ansible_collections.civitas.hosting.plugins.module_utils import _restore_trees as trees
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import Manifest
@@ -47,6 +48,7 @@ _FAULTS = (
     PipeError,
     postgres.RestoreError,
     instances.InstanceError,
+    replacing.ReplaceError,
     OSError,
 )
 Source = t.Dict[str, t.Any]
@@ -65,6 +67,7 @@ class Origin(t.NamedTuple):
         signers: public keys of SSH that sign for it.
         identity: file with a private key of age.
         store: how it is reached; none when C(sets) is a directory of this host with sets.
+        replace: how a good set takes the place of this host's own data; none to throw it away.
     """
 
     host: str
@@ -72,6 +75,7 @@ class Origin(t.NamedTuple):
     identity: str
     store: t.Optional[Store] = None
     sets: str = ""
+    replace: t.Optional[replacing.Replace] = None
 
 
 class Login(t.NamedTuple):
@@ -119,6 +123,7 @@ class Report(t.NamedTuple):
         seconds: how long each part took.
         recovery_point: seconds from the moment of the set to the begin of the drill; what was entered in between would be lost.
         sources: what was restored, as the report shows it.
+        replaced: when it took the place of the host's own data, as the restore is named; empty when it did not.
     """
 
     origin: str
@@ -134,6 +139,7 @@ class Report(t.NamedTuple):
     sources: t.List[Source]
     problems: t.List[str]
     warnings: t.List[str]
+    replaced: str = ""
 
     @property
     def recovery_time(self) -> float:
@@ -176,6 +182,7 @@ class Drill:
         self._problems: t.List[str] = []
         self._warnings: t.List[str] = []
         self._manifest: t.Optional[Manifest] = None
+        self._replaced = ""
 
     def run(self) -> Report:
         """All of it; what goes wrong is in the report. Nothing is left of what was restored."""
@@ -205,6 +212,7 @@ class Drill:
             sources=self._sources,
             problems=self._problems,
             warnings=self._warnings,
+            replaced=self._replaced,
         )
 
     @contextlib.contextmanager
@@ -240,6 +248,9 @@ class Drill:
         """Raises DrillError and C(_FAULTS)."""
         with open(self.origin.identity, "rb"):
             pass
+        replace = self.origin.replace
+        if replace is not None:
+            replacing.check(replace, self.config.environment)
         with self._timed(FETCH):
             directory, manifest = self._fetch()
         age = (begin - manifest.begin) / 3600
@@ -254,6 +265,12 @@ class Drill:
             restore = {"postgres": self._postgres, "files": self._tree, "command": self._command}[source["kind"]]
             with self._told(f"{source['kind']} {source['name']}"):
                 restore(directory, manifest, source)
+        if replace is not None and self._problems:
+            raise DrillError("so the data of this host stay as they are")
+        if replace is not None:
+            self._replaced = replacing.run(
+                replace, self.config.environment, directory, manifest, self.origin.signers, self.origin.identity, self._work, self._say
+            )
 
     def _fetch(self) -> t.Tuple[str, Manifest]:
         """The directory of the newest set, and its manifest; there is room for all of it. Raises as C(_drill)."""
@@ -353,6 +370,8 @@ class Drill:
                 wanted = trees.sample(verify.read_index(directory, manifest, source, self.origin.identity), True)
                 for problem in trees.check(target, wanted):
                     self._problem(f"files {source['name']}: {problem}")
+            if self.origin.replace is not None and self.origin.replace.anonymise:
+                instances.anonymise_tree(target, self.origin.replace.anonymise, lambda line: self._say(3, line))
         shown = {name: source[name] for name in ("kind", "name", "path", "files", "directories", "others", "bytes")}
         self._sources.append({**shown, "canary": source["canary"] is not None})
 

@@ -116,6 +116,7 @@ class Plan(t.NamedTuple):
         incomplete: a set that was not complete when it was made will do.
         confirm: name of this host, when data that are there may be replaced.
         all_files: compare all files with the set in the end, and not some hundred.
+        unattended: no person waits for it; a program says whether the application works.
     """
 
     host: str
@@ -129,6 +130,7 @@ class Plan(t.NamedTuple):
     incomplete: bool = False
     confirm: str = ""
     all_files: bool = False
+    unattended: bool = False
 
 
 Source = t.Dict[str, t.Any]
@@ -141,6 +143,18 @@ class Chosen(t.NamedTuple):
     databases: t.List[t.Tuple[Postgres, Source, Source]]
     trees: t.List[t.Tuple[Tree, Source]]
     sides: t.List[Source]
+
+
+class Alter(t.NamedTuple):
+    """What is done to new data that are whole and proven, before they take the place of the old ones. Both raise RestoreFailed.
+
+    Attributes:
+        database: takes the server and the name of the new database.
+        tree: takes the path of the new tree.
+    """
+
+    database: t.Callable[[Postgres, str], None]
+    tree: t.Callable[[str], None]
 
 
 # --- the journal
@@ -222,11 +236,13 @@ class Restore:
 
     Args:
         say: takes a severity of the journal of systemd and a line for people.
+        alter: what is done to new data before they are put in place; none to take them as they are.
     """
 
-    def __init__(self, config: Config, say: Say) -> None:
+    def __init__(self, config: Config, say: Say, alter: t.Optional[Alter] = None) -> None:
         self.config = config
         self._say = say
+        self._alter = alter
         self._servers = {server.name: server for server in config.postgres}
 
     def run(self, plan: Plan) -> Journal:
@@ -268,7 +284,7 @@ class Restore:
         when = names.stamp(now)
         path = os.path.join(directory, f"{when}.json")
         content: t.Dict[str, t.Any] = {"when": when, "from": plan.host, "only": list(plan.only), "set": "", "times": {}}
-        content.update(problem="", kept="", warnings=[], report={}, trees=[], databases=[], sides=[])
+        content.update(unattended=plan.unattended, problem="", kept="", warnings=[], report={}, trees=[], databases=[], sides=[])
         content.update(running={"units": [], "containers": []})
         journal = Journal(path, content)
         journal.to(FETCHING)
@@ -400,7 +416,7 @@ class Restore:
     def _prepare(self, plan: Plan, directory: str, manifest: Manifest, chosen: Chosen, journal: Journal) -> t.Dict[str, trees.Sample]:
         """All that is new, whole and proven, beside what is there; what is to be looked at in the end, by tree."""
         servers: t.Set[str] = set()
-        for server, entry, database in chosen.databases:
+        for position, (server, entry, database) in enumerate(chosen.databases):
             if server.name not in servers:
                 servers.add(server.name)
                 made = postgres.restore_globals(server, directory, manifest, entry, plan.identity)
@@ -410,6 +426,10 @@ class Restore:
             new = names.of_database(database["name"], names.NEW, journal.when)
             postgres.restore_database(server, directory, manifest, entry, database, plan.identity, new)
             _good(f"the database {database['name']}", postgres.check_database(server, new, database))
+            if self._alter is not None:
+                self._alter.database(server, new)
+                # From now on it is these rows that must be there.
+                chosen.databases[position] = (server, entry, postgres.recount(server, new, database))
         samples = {}
         for tree, source in chosen.trees:
             (move,) = [one for one in journal.trees() if one.name == tree.name]
@@ -418,6 +438,10 @@ class Restore:
             del index
             verify.extract_tree(directory, manifest, source, plan.identity, move.at(names.NEW))
             _good(f"the tree {tree.path}", trees.check(move.at(names.NEW), samples[tree.name]))
+            if self._alter is not None:
+                self._alter.tree(move.at(names.NEW))
+                # What its files hold now, no index says.
+                del samples[tree.name]
         if chosen.sides:
             side = os.path.join(self.config.directory, "side", journal.when)
             os.makedirs(side, mode=0o700)

@@ -405,7 +405,7 @@ def test_a_clock_that_is_a_day_behind(site):
     site.configure()
     site.clock(-DAY)
     rc, said = site.backup()
-    assert rc == 0 and "the clock is 86400 seconds off the store's" in said and "the clock is behind the set before" in said
+    assert rc == 0 and re.search(r"the clock is 86\d{3} seconds off the store's", said) and "the clock is behind the set before" in said
     after = known(site)
     # It is kept, and makes nothing look newer.
     assert after.newest == before.newest and after.success < before.success and len(after.good) == len(before.good) + 1
@@ -421,7 +421,7 @@ def test_dates_to_come_push_nothing_out(site):
     site.clock(400 * DAY)
     for _night in range(2):
         rc, said = site.backup()
-        assert rc == 0 and "the clock is 34560000 seconds off the store's" in said
+        assert rc == 0 and re.search(r"the clock is 345\d{5} seconds off the store's", said)
     done = site.store.run("civitas-store retain")
     assert done.rc == 0 and "was removed" not in done.stdout
     after = known(site)

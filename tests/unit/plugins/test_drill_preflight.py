@@ -14,6 +14,7 @@ CONFIG = {
     "host": "staging-1",
     "own_sets": "staging-1",
     "is_store": False,
+    "restores": False,
     "environment": "staging",
     "hosts": [RECORDS],
     "target_address": "192.0.2.7",
@@ -26,12 +27,17 @@ CONFIG = {
     "memory_megabytes": 1024,
     "settings": {"shared_preload_libraries": "pg_cron", "cron.database_name": "records"},
     "anonymise": ["/usr/local/sbin/anonymise"],
+    "health": ["true"],
+    "health_minutes": 10,
     "logins": [{"database": "records", "role": "registry"}],
 }
 
 
 def test_good_ones():
     assert preflight.problems(CONFIG) == []
+    replaced = {**CONFIG, "restores": True, "hosts": [{**RECORDS, "mode": "replace"}]}
+    assert preflight.problems(replaced) == [] and preflight.problems({**replaced, "restores": False}, check=True) == []
+    assert preflight.problems({**replaced, "anonymise": [], "hosts": [{**RECORDS, "mode": "replace", "anonymise": "none"}]}) == []
     local = {**CONFIG, "hosts": [{**RECORDS, "sets": "/srv/copies"}], "target_address": "", "target_host_keys": []}
     assert preflight.problems(local) == []
     # Without a timer there is no key, so it may be anywhere.
@@ -71,6 +77,13 @@ def test_environments_without_a_timer(environment):
         ({"ssh_options": ["-o", "StrictHostKeyChecking=no"]}, "is decided by restore_drill_target_host_keys alone"),
         ({"ssh_options": "-J gate"}, "write words"),
         ({"anonymise": "rm -rf"}, "one word an item"),
+        ({"health": "curl x"}, "one word an item"),
+        ({"health_minutes": -1}, "whole number"),
+        ({"hosts": [{**RECORDS, "mode": "keep"}]}, "write throw_away or replace"),
+        ({"hosts": [{**RECORDS, "anonymise": "no"}]}, "write command, or none"),
+        ({"hosts": [{**RECORDS, "mode": "replace"}]}, "let it run on this host before"),
+        ({"restores": True, "anonymise": [], "hosts": [{**RECORDS, "mode": "replace"}]}, "would bring records of people to this host"),
+        ({"restores": True, "hosts": [{**RECORDS, "mode": "replace", "anonymise": "none"}]}, "write one of the two"),
         ({"late_hours": 0}, "whole number"),
         ({"memory_megabytes": "x"}, "whole number"),
         ({"settings": {"listen_addresses": "*"}}, "is kept from others; leave it out"),
