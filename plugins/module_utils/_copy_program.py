@@ -97,8 +97,6 @@ def read_config(path: str = CONFIG) -> Config:
 
 def _origin(one: t.Mapping[str, t.Any]) -> Origin:
     store: t.Dict[str, t.Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in one["store"].items()}
-    # systemd hands over the keys, which only root reads on the disk.
-    store["key"] = os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), str(store["key"]))
     return Origin(
         host=str(one["host"]),
         signers=[str(key) for key in one["signers"]],
