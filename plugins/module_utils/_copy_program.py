@@ -93,13 +93,10 @@ def _config(found: t.Dict[str, t.Any]) -> Config:
 
 
 def _origin(one: t.Mapping[str, t.Any]) -> Origin:
-    store = with_tuples(one["store"])
-    # systemd hands over the keys, which only root reads on the disk.
-    store["key"] = os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), str(store["key"]))
     return Origin(
         host=str(one["host"]),
         signers=[str(key) for key in one["signers"]],
-        store=Store(**store),
+        store=Store(**with_tuples(one["store"])),
         keeps=max(1, rules_of(one["retention"]).minimum_count),
     )
 

@@ -24,6 +24,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _restore_ru
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import Manifest
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_postgres import Postgres
 from ansible_collections.civitas.hosting.plugins.module_utils._policy import POLICIES
+from ansible_collections.civitas.hosting.plugins.module_utils._program_config import ConfigError
 
 _HEALTH_PAUSE = 2.0
 _HEALTH_SECONDS = 120.0
@@ -61,7 +62,7 @@ def check(replace: Replace, environment: str) -> restoring.Config:
         raise ReplaceError(f"the data of a host of the kind {environment!r} are never replaced by a timer")
     try:
         config = program.read_config(replace.settings)
-    except program.ConfigError as error:
+    except ConfigError as error:
         raise ReplaceError(f"this host has no settings for restores, which the role restore writes: {error}") from error
     if config.environment != environment:
         raise ReplaceError(f"{replace.settings} says that this host is of the kind {config.environment!r}, and not {environment!r}")
@@ -117,7 +118,7 @@ def settle(replace: Replace, say: Say) -> None:
     """Take back what was cut off, also when only nobody knew yet whether the application works. Raises ReplaceError, OSError."""
     try:
         config = program.read_config(replace.settings)
-    except program.ConfigError:
+    except ConfigError:
         # Where nothing can be restored nothing was begun; the drill says so when it is about to.
         return
     try:
