@@ -70,8 +70,11 @@ def reset(plan: Plan, change: bool) -> t.Dict[str, t.Any]:
     before = _count(plan)
     # What was interrupted may have emptied the data, and not yet the index.
     needed = _left(before) > 0 or bool(record.get("pending"))
-    if needed and live and plan.going_live != live:
-        raise ResetError(f"this host was emptied for going live on {live}; what it holds now are people's records")
+    if needed and live:
+        raise ResetError(
+            f"this host was emptied for going live on {live}; what it holds now are people's records."
+            f" Only if that is not so, remove {plan.record} on it, and run this again"
+        )
     backup = "nothing was to be emptied"
     if change:
         os.makedirs(os.path.dirname(plan.record), exist_ok=True)
@@ -149,14 +152,17 @@ def _last_backup(plan: Plan) -> str:
         return "none was made: the host has none"
     begin = time.time()
     try:
-        # A unit of the type oneshot has ended when this does, and well only when the store keeps the set.
-        _run("the last backup", ["systemctl", "start", BACKUP_UNIT])
+        # A unit of the type oneshot has ended when this does, and well only when the store keeps the set. One that began earlier does not
+        # have what came since.
+        under_way = _run("the last backup", ["systemctl", "show", "-P", "ActiveState", BACKUP_UNIT]).strip() == "activating"
+        for _time in range(2 if under_way else 1):
+            _run("the last backup", ["systemctl", "start", BACKUP_UNIT])
     except ResetError as error:
         raise ResetError(f"nothing was emptied, as {error}; see 'journalctl -u {BACKUP_UNIT}'") from error
     return f"made in {time.time() - begin:.0f} seconds"
 
 
-def _run(name: str, command: t.Sequence[str]) -> None:
+def _run(name: str, command: t.Sequence[str]) -> str:
     try:
         done = subprocess.run(list(command), stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd="/")
     except OSError as error:
@@ -164,3 +170,4 @@ def _run(name: str, command: t.Sequence[str]) -> None:
     if done.returncode != 0:
         lines = done.stderr.decode("utf-8", "replace").split("\n")[-_LAST_LINES:]
         raise ResetError(f"{name} ended with {done.returncode}: {' '.join(' '.join(lines).split())[:300]}")
+    return done.stdout.decode("utf-8", "replace")

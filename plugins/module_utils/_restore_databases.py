@@ -57,9 +57,11 @@ def is_primary(server: Postgres) -> bool:
 
 
 def holds_data(server: Postgres, name: str) -> bool:
-    """Whether any table of a database has a row. Raises PostgresError."""
+    """Whether a database has large objects, or any table of it a row. Raises PostgresError."""
     with open_session(server, name) as session:
         session.begin()
+        if session.one("SELECT json_build_object('any', EXISTS (SELECT 1 FROM pg_catalog.pg_largeobject_metadata));")["any"]:
+            return True
         for table in session.lock_all(False):
             if (
                 table["schema"] != SCHEMA

@@ -299,7 +299,9 @@ class Restore:
             self.take_back(journal, str(error))
         except (RestoreFailed, *_FAULTS) as another:
             return RestoreFailed(f"{error}; and the old state is NOT back: {another}; say 'civitas-restore undo' when it can be")
-        return RestoreFailed(f"{error}; {'nothing was touched' if before in _BEFORE else 'all is as it was before'}")
+        roles = journal.content["report"].get("roles_made", [])
+        stay = f", but for the roles {', '.join(roles)}, which were made and stay" if roles else ""
+        return RestoreFailed(f"{error}; {'nothing was touched' if before in _BEFORE else 'all is as it was before'}{stay}")
 
     # --- the set
 
