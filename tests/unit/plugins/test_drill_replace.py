@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.civitas.hosting.plugins.module_utils import _drill_replace as replacing
+from ansible_collections.civitas.hosting.plugins.module_utils._policy import POLICIES
 
 from tests.unit.backup_sets import flip
 from tests.unit.backup_sites import program
@@ -241,6 +243,12 @@ def test_where_nothing_is_replaced(staging: Staging, host: Setting, change: dict
     staging.replace["settings"] = change.get("settings", staging.replace["settings"])
     host.config = {**host.config, **change.get("config", {})}
     staging.fails(words)
+
+
+@pytest.mark.parametrize("kind", [*sorted(set(POLICIES) - {"staging"}), "live", ""])
+def test_no_other_kind_of_host_is_ever_asked(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(replacing.ReplaceError, match="are never replaced by a timer"):
+        replacing.check(replacing.Replace(str(tmp_path / "restore.json"), (), (), 0), kind)
 
 
 def test_a_restore_of_a_person_is_not_in_the_way_of_anybody(staging: Staging, host: Setting) -> None:
