@@ -164,7 +164,7 @@ def write_state(directory: str, metrics_file: str, state: State) -> None:
 def _samples(state: State) -> t.Iterator[Sample]:
     for name, one in sorted(state.items()):
         yield sample("civitas_backup_drill_time_seconds", int(one.get("success", 0)), sender=name)
-        yield sample("civitas_drill_failed", bool(one.get("problem", "no drill has ended")), sender=name)
+        yield sample("civitas_drill_failed", bool(one.get("problem")), sender=name)
         yield sample("civitas_drill_running", int(one.get("running", 0)), sender=name)
         if "seconds" in one:
             yield sample("civitas_drill_seconds", one["seconds"], sender=name)
