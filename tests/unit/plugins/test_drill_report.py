@@ -48,10 +48,13 @@ def test_what_monitoring_learns(tmp_path: Path) -> None:
     directory, metrics = str(tmp_path), tmp_path / "drill.prom"
     reports.write_state(directory, str(metrics), {"records1": {"try": 5.0, "running": 1}})
     text = metrics.read_text()
-    # Nobody knows of a good one, so it is not.
-    assert 'civitas_drill_failed{sender="records1"} 1\n' in text and 'civitas_backup_drill_time_seconds{sender="records1"} 0\n' in text
+    # The first one lasts: it has not failed, and none was good.
+    assert 'civitas_drill_failed{sender="records1"} 0\n' in text and 'civitas_backup_drill_time_seconds{sender="records1"} 0\n' in text
     assert "civitas_drill_seconds" not in text
     assert reports.read_state(directory) == {"records1": {"try": 5.0, "running": 1}}
+    reports.write_state(directory, str(metrics), {"records1": {"try": 5.0, "running": 0, "problem": "it was ended by force"}})
+    assert 'civitas_drill_failed{sender="records1"} 1\n' in metrics.read_text()
+    reports.write_state(directory, str(metrics), {"records1": {"try": 5.0, "running": 1}})
     for content in ("{", "[]", json.dumps({"a": 5})):
         (tmp_path / "state.json").write_text(content)
         assert reports.read_state(directory) == {}
