@@ -131,7 +131,7 @@ def test_a_good_set_takes_the_place_of_the_data(staging: Staging, host: Setting,
     assert not (host.data / "new").exists()
     # First where nobody uses it, then beside the old data, and never on those.
     names = staging.log()
-    assert names[:4] == ["records", "second", *[str(staging.base / "drill/work/tree")] * 2]
+    assert names[:4] == ["records", "second", *[str(staging.base / "drill/work/tree/restored")] * 2]
     assert [name.split("_")[:2] for name in names[4:6]] == [["civitas", "restore"]] * 2 and ".civitas-restore-" in names[6]
     assert len(names) == 7
     assert (host.base / "units/app.service").exists()
@@ -179,7 +179,7 @@ def test_a_set_that_was_not_complete(staging: Staging, host: Setting) -> None:
     staging.fails("there is no good set")
 
 
-@pytest.mark.parametrize("where", ["second", "*/work/tree", "civitas_restore_*_second", "*/data.civitas-restore-*"])
+@pytest.mark.parametrize("where", ["second", "*/work/tree/*", "civitas_restore_*_second", "*/data.civitas-restore-*"])
 def test_an_anonymising_that_fails_leaves_the_old_data(staging: Staging, where: str) -> None:
     staging.hook(where, "echo a name of somebody; exit 3")
     staging.fails("hook ended with 3")
