@@ -521,7 +521,11 @@ class Restore:
     def undo(self, reason: str = "somebody asked for it") -> Journal:
         """Bring the state before the last restore back. Raises RestoreFailed."""
         journal = self._last()
-        if journal.phase not in (*_UNFINISHED, RESTORED, ACCEPTED) or journal.content.get("forgotten"):
+        if journal.content.get("forgetting"):
+            raise RestoreFailed(
+                f"there is nothing to undo: what was there before the restore of {journal.when} is removed, or a part of it"
+            )
+        if journal.phase not in (*_UNFINISHED, RESTORED, ACCEPTED):
             raise RestoreFailed(f"there is nothing to undo: the restore of {journal.when} is {journal.phase}")
         try:
             self.take_back(journal, reason)
@@ -595,6 +599,9 @@ class Restore:
         for journal in journals(self.config):
             ended = journal.phase in (ACCEPTED, UNDONE, REFUSED) and not journal.content.get("forgotten")
             if ended and when in ("all", "due", journal.when) and (when != "due" or journal.content["times"][journal.phase] < due):
+                # From here on there is no way back, also when this ends half way.
+                journal.content["forgetting"] = True
+                journal.write()
                 try:
                     for word in (names.BEFORE, names.UNDONE) if journal.phase == ACCEPTED else (names.UNDONE,):
                         self._drop(journal, word)

@@ -20,6 +20,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_for
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_postgres as postgres
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_run as backups
 from ansible_collections.civitas.hosting.plugins.module_utils import _backup_tree as tree
+from ansible_collections.civitas.hosting.plugins.module_utils import _restore_program as restore_program
 from ansible_collections.civitas.hosting.plugins.module_utils import _restore_run as restoring
 
 from tests.unit.backup_sets import Outbox, age_key, flip, listing, manifest_of, ssh_key
@@ -275,6 +276,24 @@ def test_it_is_undone_and_nothing_is_lost(host: Setting, made: tuple[Setting, Pa
     host.backup()
     host.run("forget", "all")
     assert "civitas_" not in host.state()["databases"] and host.state()["beside"] == ["data"]
+
+
+def test_what_is_half_forgotten_is_not_undone(host: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old databases are gone, and the old tree is there: together they are nothing that ever was."""
+
+    def fails(*_arguments: object) -> None:
+        raise OSError("the disk does not answer")
+
+    host.restore()
+    host.run("accept")
+    with monkeypatch.context() as patch:
+        patch.setattr(restoring.trees, "drop", fails)
+        with pytest.raises(restoring.RestoreFailed, match="the disk does not answer"):
+            restoring.Restore(restore_program.read_config(str(host.base / "restore.json")), lambda _severity, _line: None).forget("all")
+    before = host.state()
+    assert "is removed, or a part of it" in host.run("undo", check=False).stderr and host.state() == before
+    host.run("forget", "all")
+    assert host.state()["beside"] == ["data"]
 
 
 def test_to_a_fresh_host(host: Setting, made: tuple[Setting, Path, dict[str, Any]]) -> None:
