@@ -166,7 +166,7 @@ def asked(copy: Copy, script: str = "real") -> Callable[[], list[str]]:
     if not honest.exists():
         honest.write_text(authorized.read_text())
     *others, line = honest.read_text().splitlines()
-    command, _, key = line.partition('command="')[2].rpartition('" ')
+    command, _separator, key = line.partition('command="')[2].rpartition('" ')
     command = command.replace('\\"', '"').replace("\\\\", "\\")
     path.write_text(f'#!/bin/sh\necho "$SSH_ORIGINAL_COMMAND" >> {log}\nreal() {{ {command}; }}\n{script}\n')
     log.write_text("")

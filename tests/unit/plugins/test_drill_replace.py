@@ -19,11 +19,10 @@ from ansible_collections.civitas.hosting.plugins.module_utils._policy import POL
 
 from tests.unit.backup_sets import flip
 from tests.unit.backup_sites import program
-from tests.unit.plugins.test_restore_run import Setting, _cluster, _host, _made, found, good  # noqa: F401, fixtures are found by their names
-from tests.unit.postgres_servers import Cluster, needs_postgres
+from tests.unit.postgres_servers import Cluster, needs_postgres, running_cluster
+from tests.unit.restore_setting import Made, Setting, damaged, found, good, made_in
 
 pytestmark = needs_postgres
-Made = tuple[Setting, Path, dict[str, Any]]
 HOOK = """#!/bin/sh
 set -e
 echo "${CIVITAS_TREE:-$PGDATABASE}" >> @BASE@/log
@@ -112,6 +111,23 @@ class Staging:
         """What people use."""
         state = self.host.state()
         return {name: state[name] for name in ("records", "second", "data", "settings", "roles", "units")}
+
+
+@pytest.fixture(scope="module", name="cluster")
+def _cluster() -> Iterator[Cluster]:
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module", name="made")
+def _made(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Made:
+    return made_in(tmp_path_factory.mktemp("restored"), cluster)
+
+
+@pytest.fixture(name="host")
+def _host(made: Made) -> Iterator[Setting]:
+    with damaged(made) as host:
+        yield host
 
 
 @pytest.fixture(name="staging")
