@@ -32,6 +32,17 @@ WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^(pg_|information_schema$)'
 ORDER BY 1::text;
 """
 # What a kept table refers to must be kept as well: emptying it would empty the kept one, or fail.
+# A trigger runs with the rights of who truncates, which are all.
+_NO_TRIGGERS = """
+DO $do$ DECLARE found text; BEGIN
+  SELECT string_agg(format('%s of %s', tgname, tgrelid::regclass), ', ') INTO found
+    FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid JOIN pg_roles ON pg_roles.oid = proowner
+    WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 32 <> 0 AND NOT rolsuper;
+  IF found IS NOT NULL THEN
+    RAISE EXCEPTION 'the trigger % would run with the rights of a superuser; turn it off with ALTER TABLE ... DISABLE TRIGGER', found;
+  END IF;
+END $do$;
+"""
 _REFERENCES = """
 SELECT json_build_object('from', fn.nspname || '.' || f.relname, 'to', tn.nspname || '.' || t.relname)
 FROM pg_constraint k JOIN pg_class f ON f.oid = k.conrelid JOIN pg_namespace fn ON fn.oid = f.relnamespace
@@ -124,6 +135,7 @@ def empty_database(database: Database) -> None:
     views = [one["sql"] for one in tables if one["kind"] == "m"]
     sql = [f"BEGIN; SET LOCAL lock_timeout = '{_TIMEOUT_SECONDS}s';"]
     if gone:
+        sql.append(f"LOCK TABLE {', '.join(gone)} IN ACCESS EXCLUSIVE MODE;\n{_NO_TRIGGERS}")
         # Without CASCADE: nothing is emptied that is not listed.
         sql.append(f"TRUNCATE {', '.join(gone)} RESTART IDENTITY;")
     sql.append("SELECT json_build_object('objects', count(lo_unlink(oid))) FROM pg_largeobject_metadata;")

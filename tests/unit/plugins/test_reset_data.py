@@ -96,6 +96,27 @@ def test_all_or_nothing(cluster: Cluster, database: Database) -> None:
     assert count_rows(database).left == 54
 
 
+def test_a_trigger_of_somebody_else_is_not_run(cluster: Cluster, database: Database) -> None:
+    """It would be run by a superuser, as one."""
+    cluster.sql("postgres", "CREATE ROLE registrar")
+    try:
+        cluster.sql(
+            "test data",
+            """CREATE TABLE seized (x int); CREATE FUNCTION seize() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO public.seized VALUES (1); RETURN NULL; END $$; ALTER FUNCTION seize() OWNER TO registrar;
+            CREATE TRIGGER seize AFTER TRUNCATE ON people EXECUTE FUNCTION seize(); ALTER TABLE people ENABLE ALWAYS TRIGGER seize""",
+        )
+        with pytest.raises(ResetError, match=r"the trigger seize of public\.people would run with the rights of a superuser; turn it off"):
+            empty_database(database)
+        assert count_rows(database).left == 54
+        cluster.sql("test data", "ALTER TABLE people DISABLE TRIGGER seize")
+        empty_database(database)
+        assert count_rows(database).left == 0
+    finally:
+        cluster.sql("test data", "DROP FUNCTION seize CASCADE")
+        cluster.sql("postgres", "DROP ROLE registrar")
+
+
 @pytest.fixture(name="tree")
 def _tree(tmp_path: Path) -> Tree:
     for path in ("2026/a/scan", "2026/b", "keep/seed", ".civitas-canary", "-rf"):
