@@ -101,6 +101,7 @@ _BACKUP_NAMES = {
 _DRILL = (
     *("hosts", "host", "environment", "own_sets", "target_address", "target_port", "target_host_keys", "ssh_options", "late_hours"),
     *("keep_reports", "minimum_free_megabytes", "memory_megabytes", "postgres_settings", "anonymise", "logins"),
+    *("health", "health_minutes"),
 )
 _DRILL_NAMES = {"restore_drill_hosts": "civitas_restore_drill", "restore_drill_schedule": "civitas_restore_drill.schedule"}
 # What the preflight of the role data_volume judges, and where that is written in the site-wide variables.
@@ -645,7 +646,7 @@ class ActionModule(ActionBase):
         if not values:
             return
         config = {name: values[f"restore_drill_{name}"] for name in _DRILL}
-        found = _drill_preflight.problems({**config, "settings": config["postgres_settings"], "is_store": False}, True)
+        found = _drill_preflight.problems({**config, "settings": config["postgres_settings"], "is_store": False, "restores": False}, True)
         self._add_sentences(target, map(_as_written, found), "correct it")
 
     def _judge_volume(self, target: _Target) -> None:

@@ -24,6 +24,7 @@ from tools import bed, judges
 
 # What roles need beside their defaults to declare all that they can.
 VARIABLES: dict[str, Any] = {
+    "backup_copy_hosts": [{"name": "records-1", "signing_keys": ["ssh-ed25519 AAAA"], "retention": "15 days"}],
     "certificates_internal": [{"name": "edge"}],
     "logs_receive": True,
     "logs_receiver": {"name": "watch-1", "address": "192.0.2.10", "tls_name": "watch-1.internal"},
