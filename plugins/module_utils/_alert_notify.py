@@ -25,6 +25,9 @@ from ansible_collections.civitas.hosting.plugins.module_utils._login_text import
 REMIND = {"critical": 4 * 3600.0, "warning": 86400.0}
 # So long warnings are gathered.
 SETTLE = 120.0
+# So long a warning goes into no message of others: what says more of the same may be on its way, as Alertmanager tells of each severity
+# by itself, once a minute.
+ALONE = 75.0
 # So many times that an alarm must be quiet before it is over: one that flickers is told once, and the alarms of a host that falls silent
 # end minutes before it is known that they say nothing.
 QUIET = 3
@@ -235,7 +238,8 @@ def planned(
     ended = {name: facts for name, facts in known_held.items() if name not in [one.host for one in held]}
     # An alarm of a drill never stands beside a real one, of which people would read that nothing is wrong; it waits for the next run.
     for drills in (False, True):
-        chosen = [alert for alert in unknown if is_drill(alert) is drills]
+        waited = {alert.key: settle if alert.severity == "critical" else now - fresh[alert.key] for alert in unknown}
+        chosen = [alert for alert in unknown if is_drill(alert) is drills and waited[alert.key] >= min(ALONE, settle)]
         over = [
             key
             for key, entry in told.items()
@@ -246,7 +250,7 @@ def planned(
             for key, alert in ringing.items()
             if key in told and key not in hidden and not 0 <= now - told[key]["at"] < REMIND[alert.severity] and is_drill(alert) is drills
         ]
-        due = any(alert.severity == "critical" or now - fresh[alert.key] >= settle for alert in chosen)
+        due = any(waited[alert.key] >= settle for alert in chosen)
         if over or again or due or known or begun or ended:
             break
     else:
