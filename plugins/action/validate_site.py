@@ -14,6 +14,7 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
+from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.civitas.hosting.plugins.module_utils import (
     _acme_preflight,
     _alert_receivers,
@@ -21,6 +22,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import (
     _alert_secrets,
     _backup_preflight,
     _copy_preflight,
+    _declarations,
     _docker_preflight,
     _drill_preflight,
     _firewall_model,
@@ -158,7 +160,10 @@ class _Role(t.NamedTuple):
 
 
 class _Target(t.NamedTuple):
-    """A host with the variables that its roles will see, unrendered, and what renders them."""
+    """A host with the variables that its roles will see, unrendered, and what renders them.
+
+    The variables of the templar are the same, with the values of those that were rendered already.
+    """
 
     host: _site_rules.Host
     own: t.Dict[str, t.Any]
@@ -191,8 +196,8 @@ class ActionModule(ActionBase):
         computed = self._computed(args["computed_files"])
         targets = self._targets(_group_roles(args["roles"]), computed)
         self._judge(targets, _group_roles(args["roles"]))
+        self._settle(targets)
         for target in targets:
-            self._stand_in(target)
             self._judge_roles(target, computed)
             self._judge_ports(target)
             self._judge_artifacts(target)
@@ -382,7 +387,7 @@ class ActionModule(ActionBase):
         if _site_roles.SECRET in words:
             return
         try:
-            value = target.templar.template(raw)
+            value = _value(target, option)
         except Exception as error:  # a template may raise anything
             if not self._explained(target, words):
                 self._add_unrendered(target.host.name, option, raw, target.variables, error)
@@ -410,7 +415,7 @@ class ActionModule(ActionBase):
                 continue
             lookup = lookup_loader.get("civitas.hosting.declarations", loader=self._loader, templar=target.templar)
             try:
-                items.extend(lookup.run([role.name], variables=target.variables, kind=kind)[0])
+                items.extend(lookup.run([role.name], variables=target.templar.available_variables, kind=kind)[0])
             except AnsibleError as error:
                 if not self._explained(target, _site_roles.mentions(role.declarations[kind], target.variables)):
                     text = _site_roles.plain(str(error))
@@ -480,6 +485,29 @@ class ActionModule(ActionBase):
         users = watched.get("page_users") if isinstance(watched, dict) else None
         target.variables["__civitas_page_passwords"] = {str(user): _GIVEN_PAGE for user in users or []}
         target.templar.available_variables = target.variables
+
+    def _settle(self, targets: t.List[_Target]) -> None:
+        """Render each variable that roles use once for each host, for all templates that refer to it.
+
+        Ansible compiles and renders a template anew wherever its variable is mentioned, and a few are mentioned by nearly all others.
+        """
+        seen: t.Dict[str, t.Dict[str, t.Any]] = {}
+        for target in targets:
+            self._stand_in(target)
+            seen[target.host.name] = {**target.variables, _declarations.JUDGED: seen}
+            target.templar.available_variables = seen[target.host.name]
+        for target in targets:
+            options = [target.variables.get(option) for role in target.roles for option in role.options]
+            used = _site_roles.mentions([options, [role.declarations for role in target.roles]], target.variables)
+            used.update(option for role in target.roles for option in role.options)
+            # Rendering a secret would generate it. What a role of the host adds to the variables is another value there.
+            elsewhere = {_site_roles.SECRET, _site_roles.VAULT, "role_path"}.union(*(role.platform_names for role in target.roles))
+            for name in _site_roles.by_need(used, target.variables, elsewhere):
+                try:
+                    # What was rendered is no template, whatever it looks like.
+                    seen[target.host.name][name] = wrap_var(_value(target, name))
+                except Exception:  # a template may raise anything; who uses the variable tells it
+                    continue
 
     def _receivers(self, target: _Target) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
         """Who hears alarms, without secrets; V(None) when what decides that was reported already."""
@@ -770,7 +798,7 @@ class ActionModule(ActionBase):
         if reported & {_WRITTEN_AS.get(name, name) for name in names} or not set(names) <= set(target.variables):
             return None
         try:
-            return {name: target.templar.template(target.variables[name]) for name in names}
+            return {name: _value(target, name) for name in names}
         except Exception:  # a template may raise anything
             return None
 
@@ -932,6 +960,11 @@ def _group_roles(roles: t.Any) -> t.Dict[str, t.List[str]]:
     if not isinstance(roles, dict) or not all(isinstance(names, list) for names in roles.values()):
         raise AnsibleActionFail("'roles' must be a list of roles, or a mapping of groups to lists of roles such as {all: [base, nginx]}.")
     return {str(group): [str(name).replace("civitas.hosting.", "", 1) for name in names if name] for group, names in roles.items()}
+
+
+def _value(target: _Target, name: str) -> t.Any:
+    """The value of a variable that the host has. A template may raise anything."""
+    return target.templar.template(target.templar.available_variables[name])
 
 
 def _copy_problems(config: t.Mapping[str, t.Any], check: bool) -> t.List[str]:

@@ -91,6 +91,8 @@ def _variables_of(host: str, variables: t.Dict[str, t.Any]) -> t.Dict[str, t.Any
     hostvars = variables["hostvars"]
     if host not in hostvars:
         raise AnsibleLookupError(f"There is no host '{host}'. Write the name of a host of this inventory.")
+    if _declarations.JUDGED in variables:
+        return t.cast("t.Dict[str, t.Any]", variables[_declarations.JUDGED][host])
     own = dict(hostvars.raw_get(variables["inventory_hostname"]))
     played = {name: value for name, value in variables.items() if name not in own and name != "ansible_facts"}
     return {**played, **hostvars.raw_get(host)}
@@ -104,12 +106,14 @@ class LookupModule(LookupBase):
         if host:
             variables = _variables_of(host, variables or {})
         items: t.List[t.Any] = []
+        # One for all roles; a new one would look for all filters again.
+        templar = self._templar.copy_with_new_env()
         for role in self._flatten(terms):
-            items.extend(self._role_items(role, kind, variables or {}))
+            items.extend(self._role_items(role, kind, variables or {}, templar))
         # One list as the single result: with lookup() it arrives as this list, with one item as well as with many.
         return [items]
 
-    def _role_items(self, role: str, kind: str, variables: t.Dict[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
+    def _role_items(self, role: str, kind: str, variables: t.Dict[str, t.Any], templar: t.Any) -> t.List[t.Dict[str, t.Any]]:
         path = _role_path(role)
         try:
             document = _declarations.check_document(role, self._load(os.path.join(path, "meta", "declarations.yml")))
@@ -119,9 +123,12 @@ class LookupModule(LookupBase):
             role_variables.update(self._load(os.path.join(path, "defaults", "main.yml")) or {})
             role_variables.update(self._platform(path, variables))
             role_variables.update(variables)
-            role_variables.update(self._load(os.path.join(path, "vars", "main.yml")) or {})
+            fixed = self._load(os.path.join(path, "vars", "main.yml")) or {}
+            # They are there already while a site is judged, and may be rendered.
+            judged = _declarations.JUDGED in variables
+            role_variables.update({name: value for name, value in fixed.items() if not judged or name not in variables})
             role_variables["role_path"] = path
-            templar = self._templar.copy_with_new_env(available_variables=role_variables)
+            templar.available_variables = role_variables
             try:
                 rendered = templar.template(document[kind])
             except AnsibleError as error:

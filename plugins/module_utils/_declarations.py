@@ -36,6 +36,8 @@ KINDS: t.Dict[str, t.Tuple[str, ...]] = {
 
 # What a backup holds, and the further keys that each type must have.
 BACKUP_TYPES: t.Dict[str, t.Tuple[str, ...]] = {"postgres": ("port", "databases"), "files": ("path",), "command": ("run",)}
+# While a site is judged: the variable that holds the variables of all hosts, each with those of its roles in them.
+JUDGED = "__civitas_judged"
 PORT_SOURCES = ("public", "admin", "cluster", "monitoring", "containers", "loopback")
 
 

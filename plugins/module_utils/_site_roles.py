@@ -19,6 +19,8 @@ from ansible_collections.civitas.hosting.plugins.module_utils._site_rules import
 # Marks in the answer of mentions().
 SECRET = "civitas.hosting.secret"
 VAULT = "!vault"
+# The word by which a template looks up what roles declare.
+DECLARED = "declarations"
 
 _TYPES = {
     "str": "a text",
@@ -57,6 +59,14 @@ def mentions(raw: t.Any, variables: t.Mapping[str, t.Any]) -> t.Set[str]:
                 if word in variables:
                     waiting.append(variables[word])
     return found
+
+
+def by_need(names: t.Iterable[str], variables: t.Mapping[str, t.Any], without: t.AbstractSet[str]) -> t.List[str]:
+    """Return those of C(names) whose values are templates, each behind all that it refers to, but for those that refer to C(without)."""
+    needs = {name: mentions(variables[name], variables) for name in names if name in variables}
+    # What one refers to has all of its names but its own. What roles declare refers to more than its text says, and comes last.
+    order = sorted(needs, key=lambda name: (DECLARED in needs[name], len(needs[name]), name))
+    return [name for name in order if needs[name] and not needs[name] & without]
 
 
 def _texts(raw: t.Any) -> t.Iterator[t.Optional[str]]:
