@@ -496,18 +496,16 @@ class ActionModule(ActionBase):
             self._stand_in(target)
             seen[target.host.name] = {**target.variables, _declarations.JUDGED: seen}
             target.templar.available_variables = seen[target.host.name]
-        for target in targets:
-            options = [target.variables.get(option) for role in target.roles for option in role.options]
-            used = _site_roles.mentions([options, [role.declarations for role in target.roles]], target.variables)
-            used.update(option for role in target.roles for option in role.options)
-            # Rendering a secret would generate it. What a role of the host adds to the variables is another value there.
-            elsewhere = {_site_roles.SECRET, _site_roles.VAULT, "role_path"}.union(*(role.platform_names for role in target.roles))
-            for name in _site_roles.by_need(used, target.variables, elsewhere):
-                try:
-                    # What was rendered is no template, whatever it looks like.
-                    seen[target.host.name][name] = wrap_var(_value(target, name))
-                except Exception:  # a template may raise anything; who uses the variable tells it
-                    continue
+        ordered = [_used(target) for target in targets]
+        # What roles of one host declare another one may ask for, so all hosts have the rest before.
+        for group in (0, 1):
+            for target, names in zip(targets, ordered):
+                for name in names[group]:
+                    try:
+                        # What was rendered is no template, whatever it looks like.
+                        seen[target.host.name][name] = wrap_var(_value(target, name))
+                    except Exception:  # a template may raise anything; it is told where the variable is judged
+                        continue
 
     def _receivers(self, target: _Target) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
         """Who hears alarms, without secrets; V(None) when what decides that was reported already."""
@@ -965,6 +963,15 @@ def _group_roles(roles: t.Any) -> t.Dict[str, t.List[str]]:
 def _value(target: _Target, name: str) -> t.Any:
     """The value of a variable that the host has. A template may raise anything."""
     return target.templar.template(target.templar.available_variables[name])
+
+
+def _used(target: _Target) -> t.Tuple[t.List[str], t.List[str]]:
+    """The variables that the roles of a host use and that have one value wherever they are used, as V(by_need) orders them."""
+    options = [option for role in target.roles for option in role.options]
+    raw = [[target.variables.get(option) for option in options], [role.declarations for role in target.roles]]
+    # Rendering a secret would generate it. What is known in a role only, or of a host that was asked, has another value there.
+    elsewhere = {_site_roles.SECRET, _site_roles.VAULT, "role_path"}.union(*(role.platform_names for role in target.roles))
+    return _site_roles.by_need({*options, *_site_roles.mentions(raw, target.variables)}, target.variables, elsewhere)
 
 
 def _copy_problems(config: t.Mapping[str, t.Any], check: bool) -> t.List[str]:

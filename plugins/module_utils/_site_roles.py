@@ -61,12 +61,22 @@ def mentions(raw: t.Any, variables: t.Mapping[str, t.Any]) -> t.Set[str]:
     return found
 
 
-def by_need(names: t.Iterable[str], variables: t.Mapping[str, t.Any], without: t.AbstractSet[str]) -> t.List[str]:
-    """Return those of C(names) whose values are templates, each behind all that it refers to, but for those that refer to C(without)."""
+def by_need(
+    names: t.Iterable[str], variables: t.Mapping[str, t.Any], without: t.AbstractSet[str]
+) -> t.Tuple[t.List[str], t.List[str]]:
+    """Return those of C(names) that are templates, each behind all that it refers to, in two lists.
+
+    Those in the second one look up what roles declare, which refers to more than their texts say.
+
+    Args:
+        names: of variables; one that is not there is passed over.
+        variables: their unrendered values.
+        without: what refers to one of these names is left out.
+    """
     needs = {name: mentions(variables[name], variables) for name in names if name in variables}
-    # What one refers to has all of its names but its own. What roles declare refers to more than its text says, and comes last.
-    order = sorted(needs, key=lambda name: (DECLARED in needs[name], len(needs[name]), name))
-    return [name for name in order if needs[name] and not needs[name] & without]
+    # What a template refers to mentions fewer names than the template does.
+    order = [name for name in sorted(needs, key=lambda name: (len(needs[name]), name)) if needs[name] and not needs[name] & without]
+    return [name for name in order if DECLARED not in needs[name]], [name for name in order if DECLARED in needs[name]]
 
 
 def _texts(raw: t.Any) -> t.Iterator[t.Optional[str]]:

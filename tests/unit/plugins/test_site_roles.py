@@ -131,6 +131,22 @@ def test_mentions():
     assert roles.VAULT in roles.mentions(EncryptedString(), variables)
 
 
+def test_by_need():
+    variables = {
+        "top": "{{ middle }} {{ bottom }}",
+        "middle": ["{{ bottom }}"],
+        "bottom": "{{ plain }}",
+        "plain": "text",
+        "from_roles": "{{ lookup('civitas.hosting.declarations', 'base', kind='ports') }}",
+        "elsewhere": "{{ hidden }}",
+        "hidden": "{{ role_path }}/x",
+    }
+    ordered = (["bottom", "middle", "top"], ["from_roles"])
+    assert roles.by_need([*variables, "no_variable"], variables, {"role_path"}) == ordered
+    # One that is not asked for is left out, and what refers to it is not.
+    assert roles.by_need(["top", "bottom"], variables, set()) == (["bottom", "top"], [])
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

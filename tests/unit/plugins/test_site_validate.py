@@ -241,6 +241,38 @@ def test_a_bastion_is_in_the_group_and_in_the_inventory(site):
     assert "a server like any other" in site.validate().only()["problem"]
 
 
+def test_what_hosts_share_is_rendered_once_for_each_and_anew_for_each_judgement(site):
+    gate = {"hosts": {"gate": {"ansible_host": "192.0.2.2"}}}
+    site.put(site.inventory, {"all": {"hosts": {"server": {"ansible_host": "192.0.2.1"}}, "children": {"bastion": gate}}})
+    for name, number in (("server", 2201), ("gate", 2202)):
+        site.put(site.root / f"inventory/host_vars/{name}.yml", {"number": number})
+    site.variables(civitas_bastion="gate")
+    ssh = {"name": "ssh", "port": "{{ __civitas_number }}", "protocol": "tcp", "addresses": ["::"], "from": "admin", "purpose": "x"}
+    site.put(site.collection / "roles/base/meta/declarations.yml", {"ports": [ssh]})
+    declared = "lookup('civitas.hosting.declarations', 'base', kind='ports'{}) | map(attribute='port') | first"
+    counted = f"echo {{{{ inventory_hostname }}}} >> {site.root}/rendered; echo {{{{ number }}}}"
+    computed = {
+        "__civitas_number": "{{ lookup('ansible.builtin.pipe', __civitas_counted) }}",
+        "__civitas_counted": counted,
+        "base_timezone": "UTC{{ __civitas_number }}",
+        "bastion_sessions": "{{ __civitas_number }}",
+        "postgres_port": "{{ __civitas_number }}",
+        "app_demo_port": "{{ __civitas_number }}",
+        "nginx_level": f"{{{{ __civitas_number }}}} {{{{ {declared.format('')} }}}} {{{{ {declared.format(', host=' + repr('gate'))} }}}}",
+    }
+    site.put(site.collection / "playbooks/vars/single.yml", computed)
+    (play,) = yaml.safe_load((COLLECTION / "playbooks/validate.yml").read_text())
+    (judge,) = play["tasks"]
+    change = {"ansible.builtin.set_fact": {"number": "{{ number + 1000 }}"}, "when": "inventory_hostname == 'gate'"}
+    twice = {**play, "any_errors_fatal": False, "tasks": [{**judge, "ignore_errors": True}, change, judge]}
+    site.put(site.collection / "playbooks/twice.yml", [twice])
+    done = site.play("civitas.hosting.twice")
+    told = re.findall(r'"problem": "is \'([\d ]*)\' and does not fit', done.stdout)
+    # Of the host itself, what it declares, and what the other one declares, which has another number.
+    assert told == ["2201 2201 2202", "2201 2201 3202"], done.stdout + done.stderr
+    assert sorted((site.root / "rendered").read_text().split()) == ["gate", "gate", "server", "server"]
+
+
 def test_all_mistakes_at_once_and_no_host_contacted(site):
     site.hosts(server={"ansible_host": "192.0.2.1"}, twin={"ansible_host": "192.0.2.1"})
     site.variables(
