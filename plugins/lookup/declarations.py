@@ -91,8 +91,9 @@ def _variables_of(host: str, variables: t.Dict[str, t.Any]) -> t.Dict[str, t.Any
     hostvars = variables["hostvars"]
     if host not in hostvars:
         raise AnsibleLookupError(f"There is no host '{host}'. Write the name of a host of this inventory.")
-    if _declarations.JUDGED in variables:
-        return t.cast("t.Dict[str, t.Any]", variables[_declarations.JUDGED][host])
+    judged: t.Dict[str, t.Dict[str, t.Any]] = variables.get(_declarations.JUDGED, {})
+    if host in judged:
+        return judged[host]
     own = dict(hostvars.raw_get(variables["inventory_hostname"]))
     played = {name: value for name, value in variables.items() if name not in own and name != "ansible_facts"}
     return {**played, **hostvars.raw_get(host)}

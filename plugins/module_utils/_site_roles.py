@@ -61,9 +61,7 @@ def mentions(raw: t.Any, variables: t.Mapping[str, t.Any]) -> t.Set[str]:
     return found
 
 
-def by_need(
-    names: t.Iterable[str], variables: t.Mapping[str, t.Any], without: t.AbstractSet[str]
-) -> t.Tuple[t.List[str], t.List[str]]:
+def by_need(names: t.Iterable[str], variables: t.Mapping[str, t.Any], without: t.AbstractSet[str]) -> t.Tuple[t.List[str], t.List[str]]:
     """Return those of C(names) that are templates, each behind all that it refers to, in two lists.
 
     Those in the second one look up what roles declare, which refers to more than their texts say.
