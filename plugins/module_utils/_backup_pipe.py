@@ -28,7 +28,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._backup_format imp
 THREADS = min(2, os.cpu_count() or 1)
 _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 _SPACE_EVERY = 64 * 2**20
-# Of CHUNK bytes each: what is read, digested and packed goes on at once, in threads of its own.
+# Of CHUNK bytes each: what is read, compressed and digested goes on at once, in threads of its own.
 _BUFFERS = 4
 
 
@@ -70,7 +70,8 @@ class Writer:
         self.name = name
         self._target = target
         self._room = room
-        self._plain, self._cipher = hashlib.sha256(), hashlib.sha256()
+        # Of the cipher text alone: age lets none of it be altered, and zstd sums what it packed up by itself.
+        self._cipher = hashlib.sha256()
         self._plain_bytes = self._cipher_bytes = 0
         self._fault: t.Optional[BaseException] = None
         self._broken = False
@@ -103,15 +104,13 @@ class Writer:
         return process
 
     def _feed(self) -> None:
-        """Digest what was written, and give it to zstd; an empty buffer is the end."""
+        """Give what was written to zstd; an empty buffer is the end."""
         broken = False
         while True:
             buffer, size = self._full.get()
             view = memoryview(buffer)[:size]
             try:
                 # What zstd does not take any more is nothing to wait for: who writes learns of it at the next buffer, or at the end.
-                if not broken:
-                    self._plain.update(view)
                 while view and not broken:
                     view = view[os.write(self._input.fileno(), view) :]
             except OSError:
@@ -185,7 +184,7 @@ class Writer:
             raise PipeError(f"{self.name} could not be written: {error.strerror}") from error
         finally:
             self._errors.close()
-        return Member(self.name, self._cipher_bytes, self._cipher.hexdigest(), self._plain_bytes, self._plain.hexdigest())
+        return Member(self.name, self._cipher_bytes, self._cipher.hexdigest(), self._plain_bytes)
 
     def _failed(self) -> BaseException:
         self.abort()
@@ -250,7 +249,7 @@ def reader(path: str, member: Member, identity: str) -> t.Iterator[Reader]:
                 if "no identity matched" in said:
                     raise WrongKeyError(f"{member.name} is not encrypted to this key")
                 raise PipeError(f"{member.name} cannot be decrypted: {said}")
-            if (found.bytes, found.digest.hexdigest()) != (member.plain_bytes, member.plain_sha256):
+            if found.bytes != member.plain_bytes:
                 raise PipeError(f"{member.name}: its content is not what the manifest says")
 
         stream = Reader(t.cast(t.IO[bytes], zstd.stdout), check)
@@ -261,7 +260,7 @@ def reader(path: str, member: Member, identity: str) -> t.Iterator[Reader]:
 
 
 class Reader:
-    """Counts and digests what is read.
+    """Counts what is read.
 
     Args:
         check: called at the end, before who reads sees it; raises when it is no good end.
@@ -269,14 +268,12 @@ class Reader:
 
     def __init__(self, stream: t.IO[bytes], check: t.Callable[[Reader], None]) -> None:
         self.stream = stream
-        self.digest = hashlib.sha256()
         self.bytes = 0
         self._check: t.Optional[t.Callable[[Reader], None]] = check
 
     def read(self, size: int) -> bytes:
         """At least one byte unless it is the end, as of a pipe."""
         data = self.stream.read(size)
-        self.digest.update(data)
         self.bytes += len(data)
         if not data and self._check is not None:
             check, self._check = self._check, None

@@ -31,7 +31,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._restore_names imp
 CANARY = ".civitas-canary"
 MAX_PACKS = 12
 # Raised when what the state holds or what packs look like changes; then all is packed anew.
-STATE_VERSION = 1
+STATE_VERSION = 2
 # A file that changed this short before it was read may change again without a sign: times of files have steps.
 _STEP = 2 * 10**9
 _INDEX_PART = 4 * 2**20

@@ -210,11 +210,17 @@ def test_another_canary(host: Host) -> None:
         verify.check_contents(str(directory), host.read(directory), str(host.key))
 
 
-def test_a_digest_of_the_plain_text_that_is_wrong(host: Host) -> None:
+def test_a_size_of_the_plain_text_that_is_wrong(host: Host) -> None:
     directory = host.backup()
-    resign(host, directory, lambda content: content["members"][-1].update(plain_sha256="0" * 64))
+    resign(host, directory, lambda content: content["members"][-1].update(plain_bytes=1))
     with pytest.raises(VerifyError, match="its content is not what the manifest says"):
         verify.check_contents(str(directory), host.read(directory), str(host.key))
+
+
+def test_what_another_release_says_of_a_member_besides(host: Host) -> None:
+    directory = host.backup()
+    resign(host, directory, lambda content: [member.update(plain_sha256="0" * 64) for member in content["members"]])
+    verify.check_contents(str(directory), host.read(directory), str(host.key))
 
 
 def test_a_target_that_is_there(host: Host, tmp_path: Path) -> None:

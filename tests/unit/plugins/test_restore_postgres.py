@@ -239,8 +239,9 @@ def test_members_that_are_bad(other: Cluster, server: postgres.Postgres, made: S
     longer = replaced(made, tmp_path / "longer", name, lambda dump: dump + os.urandom(3_000_000))
     flip(longer.path / name)
     refused(longer, other, server, "cannot be decrypted")
-    longer = replaced(made, tmp_path / "digest", name, lambda dump: dump)
-    member = longer.manifest.members[name]._replace(plain_sha256="0" * 64)
+    longer = replaced(made, tmp_path / "size", name, lambda dump: dump)
+    member = longer.manifest.members[name]
+    member = member._replace(plain_bytes=member.plain_bytes + 1)
     longer.manifest = longer.manifest._replace(members={**longer.manifest.members, name: member})
     refused(longer, other, server, "its content is not what the manifest says")
 
