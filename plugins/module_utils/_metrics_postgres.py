@@ -19,6 +19,7 @@ TITLES = {
     "civitas_postgres_connections_ratio": "How many of the connections that applications can have are in use.",
     "civitas_postgres_archive_failing": "1 when the last attempt to put a piece of the WAL away failed; absent when nothing is put away.",
     "civitas_postgres_archive_waiting": "How many pieces of the WAL wait to be put away; absent when nothing is put away.",
+    "civitas_postgres_archive_discarding": "1 when the archive command keeps nothing of the WAL; absent when nothing is put away.",
     "civitas_postgres_replication_lag_seconds": "How far a replica is behind, as its primary sees it and as it sees itself.",
     "civitas_postgres_replication_lag_bytes": "How much of the WAL a replica has not replayed, as its primary sees it.",
     "civitas_postgres_slot_retained_bytes": "How much of the WAL is kept for a replica that is not connected.",
@@ -32,13 +33,17 @@ ITSELF = "this server"
 _AS_POSTGRES = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
 # One row, so that all of it is of one moment. What began a base backup is no replica. A replica that gets files alone has replayed all
 # there are when it waits for the next one: how old the last transaction is says nothing then, as the primary may be quiet.
-QUERY = """
+# An archive command that is not even told of the piece, by its path or name, can only be one that keeps nothing. One that is empty lets the
+# pieces wait; a library takes the place of the command.
+QUERY = r"""
 SELECT json_build_object(
   'connections', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
   'connections_allowed', current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
   'archiving', current_setting('archive_mode') <> 'off',
   'archive_failing', (SELECT coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) FROM pg_stat_archiver),
   'archive_waiting', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
+  'archive_discarding', coalesce(current_setting('archive_library', true), '') = '' AND current_setting('archive_command') <> ''
+    AND (current_setting('archive_command') !~ '%[pf]' OR current_setting('archive_command') ~ '^\s*((/usr)?/bin/)?(true|:)(\s|$)'),
   'replicas', (SELECT coalesce(json_agg(json_build_object(
       'name', concat_ws(' at ', nullif(application_name, ''), client_addr),
       'seconds', coalesce(extract(epoch FROM replay_lag), 0),
@@ -84,6 +89,7 @@ def server(port: str, answer: t.Optional[str]) -> t.Iterator[Sample]:
     if found["archiving"]:
         yield sample("civitas_postgres_archive_failing", bool(found["archive_failing"]), port=port)
         yield sample("civitas_postgres_archive_waiting", found["archive_waiting"], port=port)
+        yield sample("civitas_postgres_archive_discarding", bool(found["archive_discarding"]), port=port)
     for replica in found["replicas"]:
         yield sample("civitas_postgres_replication_lag_seconds", replica["seconds"], port=port, replica=replica["name"])
         yield sample("civitas_postgres_replication_lag_bytes", replica["bytes"], port=port, replica=replica["name"])

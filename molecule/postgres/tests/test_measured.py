@@ -78,10 +78,23 @@ def test_wal_that_cannot_be_put_away(host, pair):
     ask(host, PRIMARY, "CREATE TABLE IF NOT EXISTS noise (line text); INSERT INTO noise VALUES ('one'); SELECT pg_switch_wal()")
     until(host, PRIMARY, ("archive_failing",), lambda value: value == 1)
     assert measured(host, PRIMARY)["archive_waiting",] >= 1
-    ask(host, PRIMARY, "ALTER SYSTEM SET archive_command = '/bin/true'")
+    ask(host, PRIMARY, "ALTER SYSTEM SET archive_command = 'test -s %p'")
     ask(host, PRIMARY, "SELECT pg_reload_conf()")
     until(host, PRIMARY, ("archive_failing",), lambda value: value == 0)
     until(host, PRIMARY, ("archive_waiting",), lambda value: value == 0)
+
+
+@pytest.mark.parametrize("command", ["/bin/true", "true %p", ": %p %f", "echo done", "exit 0"])
+def test_wal_that_is_thrown_away(host, pair, command):
+    """The server takes each of these for success."""
+    try:
+        for value, wanted in (("cp %p /srv/%f", 0), (command, 1), ("/usr/local/bin/true-copy %f", 0)):
+            ask(host, PRIMARY, f"ALTER SYSTEM SET archive_command = '{value}'")
+            ask(host, PRIMARY, "SELECT pg_reload_conf()")
+            until(host, PRIMARY, ("archive_discarding",), lambda found, wanted=wanted: found == wanted)
+    finally:
+        ask(host, PRIMARY, "ALTER SYSTEM SET archive_command = 'test -s %p'")
+        ask(host, PRIMARY, "SELECT pg_reload_conf()")
 
 
 def test_a_replica_that_falls_behind_and_is_gone(host, pair):

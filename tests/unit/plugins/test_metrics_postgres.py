@@ -23,6 +23,7 @@ QUIET = {
     "archiving": False,
     "archive_failing": False,
     "archive_waiting": 0,
+    "archive_discarding": False,
     "replicas": [],
     "behind": None,
     "slots": [],
@@ -52,7 +53,8 @@ def test_one_that_does_not_answer():
 
 def test_one_that_puts_its_wal_away():
     found = values(answer(archiving=True, archive_failing=True, archive_waiting=7))
-    assert found["archive_failing",] == 1 and found["archive_waiting",] == 7
+    assert found["archive_failing",] == 1 and found["archive_waiting",] == 7 and found["archive_discarding",] == 0
+    assert values(answer(archiving=True, archive_discarding=True))["archive_discarding",] == 1
 
 
 def test_a_primary():
