@@ -47,6 +47,9 @@ def main(arguments: t.Sequence[str]) -> int:
     try:
         config = read_config(options.config)
         if options.command == "check":
+            for origin in config.origins:
+                if origin.replace is not None:
+                    replacing.check(origin.replace, config.environment, origin.host)
             return 0
         if options.command == "status":
             return status(config, options.json)

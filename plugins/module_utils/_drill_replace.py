@@ -51,8 +51,12 @@ class Replace(t.NamedTuple):
     health_seconds: float
 
 
-def check(replace: Replace, environment: str) -> restoring.Config:
+def check(replace: Replace, environment: str, host: str) -> restoring.Config:
     """The settings of this host, where data may be replaced without a person.
+
+    Args:
+        environment: kind of this host.
+        host: whose sets take the place of its data, as they name it.
 
     Raises:
         ReplaceError: they may not.
@@ -66,6 +70,8 @@ def check(replace: Replace, environment: str) -> restoring.Config:
         raise ReplaceError(f"this host has no settings for restores, which the role restore writes: {error}") from error
     if config.environment != environment:
         raise ReplaceError(f"{replace.settings} says that this host is of the kind {config.environment!r}, and not {environment!r}")
+    if config.host == host:
+        raise ReplaceError(f"{replace.settings} says that this host is {host}; it would have the sets of this host itself put in place")
     return config
 
 
@@ -82,9 +88,7 @@ def run(
         ReplaceError: all is as it was before, or the text says what is not.
         OSError: nothing was touched.
     """
-    config = check(replace, environment)
-    if manifest.host == config.host:
-        raise ReplaceError(f"{manifest.set_id} is a set of this host itself, whose data are never replaced by a timer")
+    config = check(replace, environment, manifest.host)
     # A restore removes the key that it was given.
     key = os.path.join(work, "replace.key")
     with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target, open(identity, "rb") as source:

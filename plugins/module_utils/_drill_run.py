@@ -250,7 +250,7 @@ class Drill:
             pass
         replace = self.origin.replace
         if replace is not None:
-            replacing.check(replace, self.config.environment)
+            replacing.check(replace, self.config.environment, self.origin.host)
         with self._timed(FETCH):
             directory, manifest = self._fetch()
         age = (begin - manifest.begin) / 3600

@@ -37,6 +37,7 @@ DO $$ BEGIN
 END $$
 SQL
 """
+SERVICE = Path(__file__).parents[3] / "roles/restore_drill/templates/root/etc/systemd/system"
 ALTERED = "SELECT count(*) || ' ' || min(name) || ' ' || max(name) FROM births"
 
 
@@ -249,7 +250,7 @@ def test_it_is_killed(staging: Staging, host: Setting, moment: str) -> None:
         ({"environment": "production"}, "are never replaced by a timer"),
         ({"environment": "qa"}, "are never replaced by a timer"),
         ({"config": {"environment": "production"}}, "of the kind 'production', and not 'staging'"),
-        ({"config": {"host": "records1"}}, "a set of this host itself"),
+        ({"config": {"host": "records1"}}, "the sets of this host itself"),
         ({"settings": "/nonexistent"}, "has no settings for restores"),
         ({"config": {"files": []}}, "declares no tree"),
     ],
@@ -261,10 +262,28 @@ def test_where_nothing_is_replaced(staging: Staging, host: Setting, change: dict
     staging.fails(words)
 
 
+def test_what_could_never_be_replaced_is_told_when_it_is_configured(staging: Staging, host: Setting) -> None:
+    """The role asks so before the first night."""
+    assert staging.drill("check").returncode == 0
+    host.config["environment"] = "production"
+    told = staging.drill("check")
+    assert told.returncode == 1 and "says that this host is of the kind 'production', and not 'staging'" in told.stderr
+    host.config.update(environment="staging", host="records1")
+    told = staging.drill("check")
+    assert told.returncode == 1 and "the sets of this host itself" in told.stderr
+
+
+def test_it_waits_for_what_it_replaces_and_is_not_cut_off_while_it_takes_back() -> None:
+    text = (SERVICE / "civitas-drill.service.j2").read_text()
+    (after,) = [line for line in text.splitlines() if line.startswith("After=")]
+    assert {"postgresql.service", "docker.service", "civitas-restore-settle.service"} < set(after[6:].split())
+    assert "\nTimeoutStopSec=infinity\n" in text
+
+
 @pytest.mark.parametrize("kind", [*sorted(set(POLICIES) - {"staging"}), "live", ""])
 def test_no_other_kind_of_host_is_ever_asked(kind: str, tmp_path: Path) -> None:
     with pytest.raises(replacing.ReplaceError, match="are never replaced by a timer"):
-        replacing.check(replacing.Replace(str(tmp_path / "restore.json"), (), (), 0), kind)
+        replacing.check(replacing.Replace(str(tmp_path / "restore.json"), (), (), 0), kind, "records1")
 
 
 def test_a_restore_of_a_person_is_not_in_the_way_of_anybody(staging: Staging, host: Setting) -> None:
