@@ -42,7 +42,7 @@ def main(arguments: t.Sequence[str]) -> int:
     commands.add_parser("undo", help="bring back what was there before the last restore")
     commands.add_parser("accept", help="the application works; what was there before stays until it is forgotten")
     settle = commands.add_parser("settle", help="take back a restore that was cut off; systemd runs it")
-    settle.add_argument("--boot", action="store_true", help="do not wait for services")
+    settle.add_argument("--boot", action="store_true", help="before what writes is started, which waits for this")
     forget = commands.add_parser("forget", help="remove what is kept of a restore")
     forget.add_argument("when", metavar="WHEN", help="its name in 'status'; 'due' for those that were kept long enough, 'all' for all")
     options = parser.parse_args(list(arguments))
@@ -102,6 +102,12 @@ def _work(config: Config, options: argparse.Namespace) -> int:
     """Raises RestoreFailed, ConfigError, OSError."""
     os.makedirs(config.directory, mode=0o700, exist_ok=True)
     restore = Restore(config, say)
+    if options.command == "settle" and (restoring.cut_off(config) is None or restoring.at_work(config)):
+        # One that is at work starts what writes itself, and takes back what fails.
+        return 0
+    if options.command == "forget" and options.when == "due" and restoring.cut_off(config) is not None:
+        # The next day will do: who takes it back must not find somebody at work.
+        return 0
     if options.command == "run":
         plan = read_plan(options.plan)
         os.unlink(options.plan)

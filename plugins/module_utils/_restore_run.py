@@ -37,7 +37,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _restore_wr
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import Manifest
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_pipe import SourceError
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_postgres import Postgres
-from ansible_collections.civitas.hosting.plugins.module_utils._backup_run import RunError, lock
+from ansible_collections.civitas.hosting.plugins.module_utils._backup_run import RunError, is_locked, lock
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_send import Store
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_json
 from ansible_collections.civitas.hosting.plugins.module_utils._policy import POLICIES, check_restore
@@ -45,12 +45,15 @@ from ansible_collections.civitas.hosting.plugins.module_utils._restore_fetch imp
 
 FETCHING, PROVING, PREPARING = "fetching", "proving", "preparing"
 STOPPING, SWAPPING, CHECKING, STARTING = "stopping", "swapping", "checking", "starting"
-RESTORED, UNDOING = "restored", "undoing"
+RESTORED, UNDOING, RETURNED = "restored", "undoing", "returned"
 ACCEPTED, UNDONE, REFUSED = "accepted", "undone", "refused"
 # In these nothing that was there is touched yet.
 _BEFORE = (FETCHING, PROVING, PREPARING)
 _GOES_ON = (STOPPING, SWAPPING, CHECKING, STARTING)
-_UNFINISHED = (*_BEFORE, *_GOES_ON, UNDOING)
+_UNFINISHED = (*_BEFORE, *_GOES_ON, UNDOING, RETURNED)
+# Does what a start of the system leaves to be done when what writes may run again.
+FINISH_UNIT = "civitas-restore-finish.service"
+_DATABASE_UNIT = "postgresql.service"
 # A dump takes more room in a server than it had, until it is tidied up.
 _DATABASE_SLACK = 1.2
 _ENTRY_BYTES = 4096
@@ -216,6 +219,17 @@ def journals(config: Config) -> t.List[Journal]:
             except (ValueError, TypeError) as error:
                 raise RestoreFailed(f"{path} cannot be read: {error}; look beside the data for what it has left") from error
     return found
+
+
+def cut_off(config: Config) -> t.Optional[Journal]:
+    """The last restore, when it did not come to its end. Raises RestoreFailed, OSError."""
+    known = journals(config)
+    return known[-1] if known and known[-1].phase in _UNFINISHED else None
+
+
+def at_work(config: Config) -> bool:
+    """Whether a restore lasts. Raises OSError."""
+    return is_locked(config.directory)
 
 
 @contextlib.contextmanager
@@ -507,7 +521,7 @@ class Restore:
         if journal.phase in _BEFORE:
             self.take_back(journal, "it was cut off before anything was touched")
             raise RestoreFailed("it was cut off before anything was touched, and its key is gone; what was made is removed, begin anew")
-        if journal.phase == UNDOING:
+        if journal.phase in (UNDOING, RETURNED):
             return self.undo()
         if journal.phase not in _GOES_ON:
             raise RestoreFailed(f"there is nothing to go on with: the restore of {journal.when} is {journal.phase}")
@@ -534,32 +548,61 @@ class Restore:
         return journal
 
     def settle(self, boot: bool) -> t.Optional[Journal]:
-        """Take back a restore that was cut off, if there is one. Raises RestoreFailed."""
-        known = journals(self.config)
-        if not known or known[-1].phase not in _UNFINISHED:
+        """Take back a restore that was cut off, if there is one.
+
+        Args:
+            boot: what writes waits for the end of this. Data are brought back, and the rest is left to C(FINISH_UNIT).
+
+        Raises:
+            RestoreFailed: it cannot be taken back now.
+        """
+        journal = cut_off(self.config)
+        if journal is None:
             return None
+        reason = journal.content["problem"] if journal.phase in (UNDOING, RETURNED) else f"it was cut off in the phase {journal.phase!r}"
         try:
-            self.take_back(known[-1], f"it was cut off in the phase {known[-1].phase!r}", wait=not boot)
+            self.take_back(journal, reason, boot)
+            if boot:
+                writing.start_unit(FINISH_UNIT, wait=False)
         except _FAULTS as error:
             raise RestoreFailed(f"{error}; say 'civitas-restore undo' when it can be") from error
-        return known[-1]
+        return journal
 
-    def take_back(self, journal: Journal, reason: str, wait: bool = True) -> None:
-        """Raises RestoreFailed, or what is among the faults."""
+    def take_back(self, journal: Journal, reason: str, boot: bool = False) -> None:
+        """C(boot) as in C(settle). Raises RestoreFailed, or what is among the faults."""
         phase = journal.content.get("undone_from", journal.phase)
         journal.content["problem"] = reason
         if phase in _BEFORE:
-            self._drop(journal, names.NEW)
-            journal.to(REFUSED)
+            # Nothing that was there is touched: what was made beside it keeps nobody waiting.
+            if not boot:
+                self._drop(journal, names.NEW)
+                journal.to(REFUSED)
             return
         # What ran since may have written into what was brought; and what runs now is what runs afterwards.
         used = phase in (STARTING, RESTORED, ACCEPTED)
+        if journal.phase != RETURNED:
+            self._bring_back(journal, phase, used, boot)
+        if boot:
+            return
+        writing.start(journal.running())
+        if not used:
+            self._drop(journal, names.NEW)
+        journal.content["kept"] = names.UNDONE if used else ""
+        journal.to(UNDONE)
+        self._clean()
+
+    def _bring_back(self, journal: Journal, phase: str, used: bool, boot: bool) -> None:
+        """The old state is in its place, and nothing writes."""
+        writers = self.config.writers
         if journal.phase != UNDOING:
             if used:
-                journal.content["running"] = _both(journal.running(), writing.running(self.config.writers))._asdict()
+                journal.content["running"] = _both(journal.running(), writing.running(writers, boot))._asdict()
             journal.content["undone_from"] = phase
             journal.to(UNDOING)
-        writing.stop(self.config.writers, writing.running(self.config.writers))
+        writing.stop(writers, writing.running(writers, boot), boot)
+        if boot and journal.content["databases"]:
+            # An unlock of the volume on which they lie may start what waits in any order.
+            writing.start_unit(_DATABASE_UNIT)
         for server, group in journal.databases().items():
             data.backward(self._server(server), group)
             if used:
@@ -568,12 +611,7 @@ class Restore:
             trees.backward(move)
             if used:
                 trees.keep(move)
-        writing.start(journal.running(), wait)
-        if not used:
-            self._drop(journal, names.NEW)
-        journal.content["kept"] = names.UNDONE if used else ""
-        journal.to(UNDONE)
-        self._clean()
+        journal.to(RETURNED)
 
     def accept(self) -> Journal:
         """Somebody says that the application works. Raises RestoreFailed."""

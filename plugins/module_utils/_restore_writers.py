@@ -15,6 +15,8 @@ import typing as t
 # Of a container, until it is ended by force.
 _CONTAINER_SECONDS = 60
 _SECONDS = 600
+_ENGINE = "docker.service"
+_RUNS = ("active", "activating", "reloading")
 
 
 class WriterError(Exception):
@@ -35,39 +37,43 @@ class Running(t.NamedTuple):
     containers: t.List[str]
 
 
-def running(writers: Writers) -> Running:
-    """Raises WriterError."""
+def running(writers: Writers, boot: bool = False) -> Running:
+    """What of it runs.
+
+    Args:
+        boot: the engine of containers may wait for who asks: while it was not started, none of its containers runs.
+
+    Raises:
+        WriterError: nobody can say.
+    """
     # A unit that is about to start writes soon.
-    states = [(unit, _run("systemctl", "show", "--property=ActiveState", "--value", "--", unit).strip()) for unit in writers.units]
+    states = [(unit, _state(unit)) for unit in writers.units]
     containers: t.List[str] = []
-    for project in writers.projects:
+    for project in writers.projects if not boot or _state(_ENGINE) in _RUNS else ():
         found = _run("docker", "ps", "--quiet", "--no-trunc", "--filter", f"label=com.docker.compose.project={project}").split()
         containers += reversed(found)
-    return Running([unit for unit, state in states if state in ("active", "activating", "reloading")], containers)
+    return Running([unit for unit, state in states if state in _RUNS], containers)
 
 
-def stop(writers: Writers, what: Running) -> None:
-    """Raises WriterError unless none of it runs any more."""
+def _state(unit: str) -> str:
+    return _run("systemctl", "show", "--property=ActiveState", "--value", "--", unit).strip()
+
+
+def stop(writers: Writers, what: Running, boot: bool = False) -> None:
+    """C(boot) as in C(running). Raises WriterError unless none of it runs any more."""
     if what.units:
         _run("systemctl", "stop", "--", *reversed(what.units))
     if what.containers:
         _run("docker", "stop", "--time", str(_CONTAINER_SECONDS), *reversed(what.containers))
-    left = running(writers)
+    left = running(writers, boot)
     if left.units or left.containers:
         raise WriterError(f"{', '.join([*left.units, *left.containers])} still runs")
 
 
-def start(what: Running, wait: bool = True) -> None:
-    """Start what ran before.
-
-    Args:
-        wait: until it runs; at a boot the system starts it in its own order.
-
-    Raises:
-        WriterError: something does not start; all of it was tried.
-    """
+def start(what: Running) -> None:
+    """Start what ran before. Raises WriterError when something does not start; all of it was tried."""
     problems = []
-    jobs = [["systemctl", "start", *([] if wait else ["--no-block"]), "--", unit] for unit in what.units]
+    jobs = [["systemctl", "start", "--", unit] for unit in what.units]
     jobs += [["docker", "start", container] for container in what.containers]
     for job in jobs:
         try:
@@ -76,6 +82,11 @@ def start(what: Running, wait: bool = True) -> None:
             problems.append(str(error))
     if problems:
         raise WriterError("; ".join(problems))
+
+
+def start_unit(unit: str, wait: bool = True) -> None:
+    """Raises WriterError."""
+    _run("systemctl", "start", *([] if wait else ["--no-block"]), "--", unit)
 
 
 def _run(*command: str) -> str:

@@ -46,6 +46,7 @@ class Config(t.NamedTuple):
         path: where the volume is mounted.
         directories: what lies on it.
         servers: names and addresses of the tang servers.
+        again: units that start without it, and are started again with it when they have failed.
         metrics_file: where its measurements go.
     """
 
@@ -57,6 +58,7 @@ class Config(t.NamedTuple):
     path: str
     directories: t.Tuple[Directory, ...]
     servers: t.Tuple[str, ...] = ()
+    again: t.Tuple[str, ...] = ()
     metrics_file: str = "/var/lib/civitas/metrics/data.prom"
 
     @property
@@ -98,7 +100,8 @@ def config_of(found: t.Mapping[str, t.Any]) -> Config:
         )
         plain = {key: str(found[key]) for key in ("device", "encryption", "source", "uuid", "luks", "path")}
         more = {"metrics_file": str(found["metrics_file"])} if found.get("metrics_file") else {}
-        return Config(directories=directories, servers=tuple(str(each) for each in found.get("servers") or ()), **plain, **more)
+        lists = {key: tuple(str(each) for each in found.get(key) or ()) for key in ("servers", "again")}
+        return Config(directories=directories, **lists, **plain, **more)
     except (KeyError, TypeError, AttributeError) as error:
         raise VolumeError(f"{type(error).__name__}: {error}") from error
 
@@ -298,8 +301,11 @@ def _make(path: str, attributes: t.Tuple[int, int, int]) -> None:
 
 
 def waiting(config: Config, runner: Run = state.run) -> t.List[str]:
-    """Units that need the volume, start at boot, and do not run. Those of templates are started by what pulls them in."""
-    units = [unit for unit in config.units if "@." not in unit]
+    """Units that need the volume, start at boot, and do not run, in the order in which they are to be started.
+
+    Those of templates are started by what pulls them in.
+    """
+    units = [*config.again, *(unit for unit in config.units if "@." not in unit)]
     if not units:
         return []
     told = runner(["systemctl", "show", "--property=Id,ActiveState,UnitFileState,Type,RemainAfterExit", "--", *units], b"").out
@@ -307,6 +313,9 @@ def waiting(config: Config, runner: Run = state.run) -> t.List[str]:
     found = []
     for unit, block in zip(units, blocks):
         if block.get("UnitFileState") != "enabled":
+            continue
+        if unit in config.again:
+            found += [unit] if block.get("ActiveState") == "failed" else []
             continue
         ends = block.get("Type") == "oneshot" and block.get("RemainAfterExit") != "yes"
         if block.get("ActiveState") in ("inactive", "failed"):

@@ -137,6 +137,17 @@ class Setting:
             assert done.returncode == 0, done.stderr
         return done
 
+    def boot(self) -> str:
+        """The machine starts: first without anything that writes, then with it. How far the restore was between the two."""
+        self.run("settle", "--boot")
+        between = str(self.status()["phase"])
+        (self.base / "units/postgresql.service").unlink(missing_ok=True)
+        asked = self.base / "units/civitas-restore-finish.service"
+        if asked.exists():
+            asked.unlink()
+            self.run("settle")
+        return between
+
     def plan(self, **changes: Any) -> list[str]:
         identity = self.base / "run/identity"
         shutil.copy(self.key, identity)

@@ -265,7 +265,7 @@ def test_a_writer_that_does_not_start(host: Setting) -> None:
     (host.base / "units/app.service.broken").touch()
     done = host.restore(check=False)
     assert "app.service is broken" in done.stderr and "the old state is NOT back" in done.stderr
-    assert host.status()["phase"] == "undoing" and host.status()["waits"]
+    assert host.status()["phase"] == "returned" and host.status()["waits"]
     (host.base / "units/app.service.broken").unlink()
     host.run("undo")
     after = host.state()
@@ -323,9 +323,73 @@ def test_it_is_killed_at_any_step(host: Setting, made: Made) -> None:
         if number % 2 and phase in (restoring.STOPPING, restoring.SWAPPING, restoring.CHECKING, restoring.STARTING):
             host.run("resume")
             assert found(host) == wanted and host.status()["phase"] == restoring.RESTORED
-        host.run(*(["undo"] if host.status()["phase"] == restoring.RESTORED else ["settle", "--boot"]))
+        if host.status()["phase"] == restoring.RESTORED:
+            host.run("undo")
+        else:
+            # Where data may be half swapped, they are back before anything writes.
+            touched = phase not in ("", restoring.FETCHING, restoring.PROVING, restoring.PREPARING)
+            assert host.boot() == (restoring.RETURNED if touched else phase)
         host.run("forget", "all")
         assert host.state() == before, (number, phase)
+
+
+CUT_OFF = f"""
+import os, signal, sys
+sys.path.insert(0, {str(COLLECTIONS)!r})
+from {MODULES} import _restore_program as program, _restore_trees as trees
+trees.check = lambda path, sample: [] if "restore" in os.path.basename(path) else os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(program.main(sys.argv[1:]))
+"""
+
+
+def cut_off(host: Setting) -> None:
+    """A restore that loses its power when all is swapped, and nothing was looked at."""
+    assert host.run(*host.plan(), code=CUT_OFF, check=False).returncode == -signal.SIGKILL
+    assert host.status()["phase"] == restoring.CHECKING
+
+
+def test_a_start_before_the_data_are_there(host: Setting) -> None:
+    """As on a volume that people unlock: it fails, what writes waits, and the next one takes all of it back."""
+    before, place = host.state(), host.data.parent
+    cut_off(host)
+    place.rename(place.with_name("locked"))
+    place.mkdir()
+    try:
+        done = host.run("settle", "--boot", check=False)
+        assert done.returncode == 1 and "mount the disk on which it lies" in done.stderr
+        # The other part is asked for nothing, and nothing runs.
+        assert not (host.base / "units/civitas-restore-finish.service").exists() and not (host.base / "units/app.service").exists()
+    finally:
+        place.rmdir()
+        place.with_name("locked").rename(place)
+    assert "start -- postgresql.service" in (host.base / "units/log").read_text().splitlines()
+    host.run("settle", "--boot")
+    assert host.status()["phase"] == restoring.RETURNED and not (host.base / "units/app.service").exists()
+    # Once more without power, before what writes runs.
+    assert host.boot() == restoring.RETURNED
+    assert host.state() == before and host.status()["phase"] == restoring.UNDONE
+    assert "cut off in the phase 'checking'" in host.status()["last"]["problem"]
+
+
+def test_who_is_at_work_is_left_alone(host: Setting) -> None:
+    """What it starts waits for this program, which must not wait for it; and what is due leaves the lock to who takes back."""
+    host.restore()
+    host.run("accept")
+    (host.base / "var/restore/journal" / "20250101000000.json").write_text(
+        json.dumps({**host.status()["last"], "when": "20250101000000", "times": {"accepted": 1.0}, "databases": [], "trees": []})
+    )
+    cut_off(host)
+    before = host.state()
+    with backups.lock(host.config["directory"]):
+        host.run("settle", "--boot")
+        host.run("settle")
+        host.run("forget", "due")
+    assert host.state() == before and host.status()["phase"] == restoring.CHECKING
+    host.run("forget", "due")
+    assert "20250101000000" in host.status()["kept"]
+    host.run("undo")
+    host.run("forget", "due")
+    assert "20250101000000" not in host.status()["kept"]
 
 
 # --- from the store

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from ansible_collections.civitas.hosting.plugins.module_utils import _restore_writers as writing
@@ -43,6 +45,25 @@ def test_containers_of_a_project(containers: list[str]) -> None:
     writing.stop(writers, writing.running(writers))
     writing.start(found)
     assert writing.running(writers).containers == containers[:2]
+
+
+def test_an_engine_that_waits_for_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for its containers it would be started, which it is only afterwards."""
+    state = tmp_path / "state"
+    for name, script in (("systemctl", f"cat {state}"), ("docker", f"echo asked >> {tmp_path}/asked; echo abc")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    writers = Writers(projects=(PROJECT,))
+    for active in ("inactive", "failed"):
+        state.write_text(active)
+        assert writing.running(writers, boot=True) == Running([], []) and not (tmp_path / "asked").exists()
+        writing.stop(writers, Running([], []), boot=True)
+        assert not (tmp_path / "asked").exists()
+    state.write_text("active")
+    assert writing.running(writers, boot=True) == Running([], ["abc"])
+    state.write_text("inactive")
+    assert writing.running(writers) == Running([], ["abc"])
 
 
 def test_what_cannot_be_stopped_or_started(monkeypatch: pytest.MonkeyPatch) -> None:
