@@ -179,7 +179,9 @@ def test_what_waits():
     assert mounting.waiting(mounting.config_of({**FOUND, "directories": []}), systemd("active")) == []
 
 
-@pytest.mark.parametrize(("state", "enabled", "expected"), [("failed", "enabled", True), ("inactive", "enabled", False), ("failed", "", False)])
+@pytest.mark.parametrize(
+    ("state", "enabled", "expected"), [("failed", "enabled", True), ("inactive", "enabled", False), ("failed", "", False)]
+)
 def test_what_failed_without_the_volume_is_started_again_before_all_that_waits(monkeypatch, state, enabled, expected):
     monkeypatch.setitem(SHOWN, "settle.service", ("settle.service", "oneshot", "no", state, enabled))
     config = mounting.config_of({**FOUND, "directories": [{"path": "/x", "units": ["docker.service"]}], "again": ["settle.service"]})
