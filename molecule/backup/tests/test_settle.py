@@ -156,7 +156,7 @@ def test_a_key_with_which_nobody_begins_is_removed(records, tasks, unit, place):
     timer = f"{Path(place).name}-key.timer"
     began = show(records, unit, "ExecMainStartTimestampMonotonic")
     # So that it cannot begin before the machine that asked is lost.
-    records.check_output("systemd-run --quiet --unit=hold --property=Type=oneshot --no-block sleep infinity")
+    records.check_output("systemd-run --quiet --collect --unit=hold --property=Type=oneshot --no-block sleep infinity")
     held = f"/run/systemd/system/{unit}.service.d"
     records.check_output(f"mkdir {held}; printf '[Unit]\\nAfter=hold.service\\n' > {held}/hold.conf; systemctl daemon-reload")
     playbook = [Path(sys.executable).with_name("ansible-playbook"), "-i", os.environ["MOLECULE_INVENTORY_FILE"]]
