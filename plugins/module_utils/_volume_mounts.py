@@ -100,8 +100,8 @@ def config_of(found: t.Mapping[str, t.Any]) -> Config:
         )
         plain = {key: str(found[key]) for key in ("device", "encryption", "source", "uuid", "luks", "path")}
         more = {"metrics_file": str(found["metrics_file"])} if found.get("metrics_file") else {}
-        lists = {key: tuple(str(each) for each in found.get(key) or ()) for key in ("servers", "again")}
-        return Config(directories=directories, **lists, **plain, **more)
+        servers, again = (tuple(str(each) for each in found.get(key) or ()) for key in ("servers", "again"))
+        return Config(directories=directories, servers=servers, again=again, **plain, **more)
     except (KeyError, TypeError, AttributeError) as error:
         raise VolumeError(f"{type(error).__name__}: {error}") from error
 
