@@ -107,9 +107,9 @@ _DRILL = (
 )
 _DRILL_NAMES = {"restore_drill_hosts": "civitas_restore_drill", "restore_drill_schedule": "civitas_restore_drill.schedule"}
 # What the preflight of the role data_volume judges, and where that is written in the site-wide variables.
-_VOLUME = ("device", "path", "filesystem", "encryption", "directories")
+_VOLUME = ("device", "path", "filesystem", "encryption", "swap_size", "directories")
 _VOLUME_NAMES = {
-    **{f"data_volume_{name}": f"civitas_data_volume.{name}" for name in (*_VOLUME[:4], "initialize")},
+    **{f"data_volume_{name}": f"civitas_data_volume.{name}" for name in (*_VOLUME[:-1], "initialize")},
     "data_volume_directories": "civitas_data_volume",
 }
 _WRITTEN_AS = {**_MAIL_NAMES, **_MONITORING_NAMES, **_BACKUP_NAMES, **_DRILL_NAMES, **_VOLUME_NAMES}

@@ -27,6 +27,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _backup_tar
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_format import CHUNK, Member, file_name
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_pipe import PipeError, SourceError, Writer
 from ansible_collections.civitas.hosting.plugins.module_utils._restore_names import is_tree as is_of_restore
+from ansible_collections.civitas.hosting.plugins.module_utils._volume_state import is_swap_file
 
 CANARY = ".civitas-canary"
 MAX_PACKS = 12
@@ -391,9 +392,11 @@ class _Maker:
             below = []
             for entry in entries:
                 path = directory + b"/" + entry.name if directory else entry.name
-                # What a restore has put aside is no record of this host; a file of such a name is one.
-                if (is_of_restore(entry.name) and entry.is_dir(follow_symlinks=False)) or (
-                    self._exclude is not None and _matches(self._exclude, path)
+                # What a restore has put aside is no record of this host; a file of such a name is one. Nor is what memory was put into.
+                if (
+                    (is_of_restore(entry.name) and entry.is_dir(follow_symlinks=False))
+                    or (self._exclude is not None and _matches(self._exclude, path))
+                    or is_swap_file(entry.path)
                 ):
                     continue
                 try:

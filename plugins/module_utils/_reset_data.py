@@ -20,6 +20,8 @@ import stat
 import subprocess
 import typing as t
 
+from ansible_collections.civitas.hosting.plugins.module_utils._volume_state import is_swap_file
+
 # Beside what is declared: what the backup has written, by which it knows that a set is right.
 _KEEP = ("civitas_backup.canary",)
 _CANARY = ".civitas-canary"
@@ -192,6 +194,8 @@ def count_files(tree: Tree) -> Files:
     except OSError as error:
         raise ResetError(f"{tree.path}: {error.strerror}") from error
     for name in found:
+        if is_swap_file(os.path.join(os.fsencode(tree.path), name)):
+            continue
         matching = [pattern for pattern in tree.keep if fnmatch.fnmatchcase(os.fsdecode(name), pattern)]
         used.update(matching)
         if matching or name == _CANARY.encode():

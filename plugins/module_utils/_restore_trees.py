@@ -31,6 +31,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._backup_format imp
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_tree import CANARY
 from ansible_collections.civitas.hosting.plugins.module_utils._backup_verify import Index
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import sync_directory
+from ansible_collections.civitas.hosting.plugins.module_utils._volume_state import is_swap_file
 
 # Of the file system, not of the data.
 _LEFT = "lost+found"
@@ -88,7 +89,10 @@ def holds_data(path: str) -> bool:
     except FileNotFoundError:
         return False
     return any(
-        name not in (CANARY, _LEFT) and not (names.is_tree(os.fsencode(name)) and _is_directory(os.path.join(path, name))) for name in found
+        name not in (CANARY, _LEFT)
+        and not (names.is_tree(os.fsencode(name)) and _is_directory(os.path.join(path, name)))
+        and not is_swap_file(os.fsencode(os.path.join(path, name)))
+        for name in found
     )
 
 
@@ -183,6 +187,9 @@ def _move_all(source: str, target: str) -> None:
             if names.is_tree(os.fsencode(os.path.basename(source))):
                 shutil.rmtree(os.path.join(source, name))
             continue
+        if is_swap_file(os.fsencode(os.path.join(source, name))):
+            # While it is in use it cannot be moved.
+            continue
         os.rename(os.path.join(source, name), os.path.join(target, name))
     sync_directory(target)
     sync_directory(source)
@@ -244,8 +251,10 @@ def _count(root: bytes) -> int:
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                if (names.is_tree(entry.name) and entry.is_dir(follow_symlinks=False)) or (
-                    entry.name == _LEFT.encode() and entry.path == os.path.join(root, entry.name)
+                if (
+                    (names.is_tree(entry.name) and entry.is_dir(follow_symlinks=False))
+                    or (entry.name == _LEFT.encode() and entry.path == os.path.join(root, entry.name))
+                    or is_swap_file(entry.path)
                 ):
                     continue
                 found += 1

@@ -48,6 +48,7 @@ class Config(t.NamedTuple):
         servers: names and addresses of the tang servers.
         again: units that start without it, and are started again with it when they have failed.
         metrics_file: where its measurements go.
+        swap_size: bytes of the swap on it; 0 for none.
     """
 
     device: str
@@ -60,6 +61,7 @@ class Config(t.NamedTuple):
     servers: t.Tuple[str, ...] = ()
     again: t.Tuple[str, ...] = ()
     metrics_file: str = "/var/lib/civitas/metrics/data.prom"
+    swap_size: int = 0
 
     @property
     def encrypted(self) -> bool:
@@ -79,6 +81,14 @@ class Config(t.NamedTuple):
     def units(self) -> t.List[str]:
         """Those that do not start without it."""
         return sorted({unit for each in self.directories for unit in each.units})
+
+    @property
+    def swap_file(self) -> str:
+        return f"{self.path}/{state.SWAP_FILE}"
+
+    @property
+    def swap_unit(self) -> str:
+        return unit_name(self.swap_file, "swap")
 
     def place(self, directory: Directory) -> str:
         """Where it lies on the volume."""
@@ -100,8 +110,11 @@ def config_of(found: t.Mapping[str, t.Any]) -> Config:
         )
         plain = {key: str(found[key]) for key in ("device", "encryption", "source", "uuid", "luks", "path")}
         more = {"metrics_file": str(found["metrics_file"])} if found.get("metrics_file") else {}
+        swap_size = state.size_of(found.get("swap_size", 0))
+        if swap_size is None:
+            raise VolumeError(f"swap_size is {found['swap_size']!r}; write one such as 2G")
         servers, again = (tuple(str(each) for each in found.get(key) or ()) for key in ("servers", "again"))
-        return Config(directories=directories, servers=servers, again=again, **plain, **more)
+        return Config(directories=directories, servers=servers, again=again, swap_size=swap_size, **plain, **more)
     except (KeyError, TypeError, AttributeError) as error:
         raise VolumeError(f"{type(error).__name__}: {error}") from error
 
@@ -130,15 +143,17 @@ def unit_name(path: str, kind: str = "mount") -> str:
 def files(config: Config) -> t.List[t.Dict[str, t.Any]]:
     """The units as items for O(extra) of config_tree: what is mounted, and what does not start without it."""
     units = "etc/systemd/system"
+    swap = [config.swap_unit] if config.swap_size else []
     found: t.List[t.Dict[str, t.Any]] = [
         {
             "dest": f"{units}/{unit_name(config.path)}",
             "src": "units/volume.mount.j2",
             "vars": {
                 "__data_volume_fsck": f"systemd-fsck@{unit_name(config.source, 'service')}",
-                "__data_volume_wants": " ".join(unit_name(each.path) for each in config.bound),
+                "__data_volume_wants": " ".join([*(unit_name(each.path) for each in config.bound), *swap]),
             },
-        }
+        },
+        {"dest": f"{units}/{config.swap_unit}", "src": "units/volume.swap.j2", "enabled": bool(swap), "vars": {"__data_volume_swap_file": config.swap_file}},
     ]
     for each in config.bound:
         words = {"__data_volume_what": config.place(each), "__data_volume_where": each.path}
@@ -149,7 +164,8 @@ def files(config: Config) -> t.List[t.Dict[str, t.Any]]:
             waiting[unit].append(each.path)
     for unit, paths in waiting.items():
         dest = f"{units}/{unit}.d/50-civitas-data.conf"
-        found.append({"dest": dest, "src": "units/waits.conf.j2", "vars": {"__data_volume_paths": " ".join([config.path, *paths])}})
+        words = {"__data_volume_paths": " ".join([config.path, *paths]), "__data_volume_after": " ".join(swap)}
+        found.append({"dest": dest, "src": "units/waits.conf.j2", "vars": words})
     return found
 
 
@@ -253,7 +269,7 @@ def up(config: Config, check: bool = False, start: bool = True, runner: Run = st
 
 
 def _outdated(config: Config, runner: Run) -> bool:
-    units = [unit_name(point) for point in config.points]
+    units = [*(unit_name(point) for point in config.points), *([config.swap_unit] if config.swap_size else [])]
     told = runner(["systemctl", "show", "--property=NeedDaemonReload,LoadState", "--", *units], b"").out
     return "NeedDaemonReload=yes" in told or "LoadState=not-found" in told
 

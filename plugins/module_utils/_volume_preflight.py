@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from ansible_collections.civitas.hosting.plugins.module_utils._value_types import in_words
 from ansible_collections.civitas.hosting.plugins.module_utils._volume_keys import beside
 from ansible_collections.civitas.hosting.plugins.module_utils._volume_setup import ENCRYPTIONS, FILE_SYSTEMS
-from ansible_collections.civitas.hosting.plugins.module_utils._volume_state import Binding
+from ansible_collections.civitas.hosting.plugins.module_utils._volume_state import Binding, size_of
 from ansible_collections.civitas.hosting.plugins.module_utils._written_values import is_loopback, is_whole, unknown_keys
 
 _NAME = "data_volume_"
@@ -55,6 +55,7 @@ def problems(config: t.Mapping[str, t.Any], own: t.Collection[str] = ()) -> t.Li
         found.append(f"{_NAME}filesystem is {config['filesystem']!r}; write one of {', '.join(FILE_SYSTEMS)}")
     wrong = list(_encryption(config["encryption"]))
     found += wrong or list(_beside(config["encryption"], own))
+    found += _swap(config["swap_size"], bool(config["encryption"]))
     return [*found, *_directories(config["path"], config["directories"])]
 
 
@@ -84,6 +85,17 @@ def _encryption(value: t.Any) -> t.Iterator[str]:
     pcrs = value.get("pcrs", "7")
     if not isinstance(pcrs, str) or not _PCRS.fullmatch(pcrs):
         yield f"{where} has pcrs: {pcrs!r}; write numbers from 0 to 23 with commas between, in quotes"
+
+
+def _swap(size: t.Any, encrypted: bool) -> t.Iterator[str]:
+    wanted = size_of(size)
+    if wanted is None:
+        yield f'{_NAME}swap_size is {size!r}; write one such as 2G or 512M, or "0" for none'
+    elif wanted and not encrypted:
+        yield (
+            f"{_NAME}swap_size is {size}, and the volume is not encrypted: memory would lie on its disk in the clear. Write encryption as "
+            "well, or leave it out"
+        )
 
 
 def _beside(value: t.Mapping[str, t.Any], own: t.Collection[str]) -> t.Iterator[str]:

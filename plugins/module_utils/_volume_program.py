@@ -21,6 +21,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _volume_mou
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_setup as setup
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_state as state
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_swap as swap
+from ansible_collections.civitas.hosting.plugins.module_utils import _volume_swapfile as swapfile
 from ansible_collections.civitas.hosting.plugins.module_utils._journal_lines import say
 from ansible_collections.civitas.hosting.plugins.module_utils._json_file import write_text
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, render, sample
@@ -91,6 +92,8 @@ def look(config: Config, runner: Run = state.run) -> Seen:
         for point in missing
         if os.path.isdir(point) and not mounting.is_protected(point, runner)
     ]
+    if config.swap_size and config.path in found and swapfile.used(config) is None:
+        problems.append(f"{config.swap_file} is not in use as swap: see 'systemctl status {config.swap_unit}'")
     waiting = mounting.waiting(config, runner)
     if waiting and not missing:
         problems.append(f"not running: {', '.join(waiting)}")
@@ -148,16 +151,18 @@ def _resume(config: Config) -> None:
 def unlock(config: Config, passphrase: bytes, check: bool = False, runner: Run = state.run) -> t.List[str]:
     """Open the volume, mount it, start what waited; returns what was done, for people. Raises VolumeError, OSError."""
     steps = []
+    before = swapfile.used(config)
     if config.encrypted and not state.mapped_on():
         node = setup.find(config.device, runner)
         steps.append(f"open {node}")
         if check:
             # What waits is started by then, and that may be known only when it is open.
-            return [*steps, *(f"mount {point}" for point in config.points)]
+            return [*steps, *(f"mount {point}" for point in config.points), *swapfile.on(config, before, check, runner)]
         setup.open_mapping(node, passphrase, runner)
     if config.encrypted and not check:
         must(runner, ["systemctl", "start", state.OPEN_UNIT])
     steps += mounting.up(config, check, runner=runner).steps
+    steps += swapfile.on(config, before, check, runner)
     return steps
 
 
@@ -177,6 +182,7 @@ def _lock(config: Config) -> int:
         raise VolumeError("the volume is not encrypted")
     must(state.run, ["systemctl", "stop", state.OPEN_UNIT])
     if state.mapped_on():
+        swapfile.must_be_off(config)
         _close(config)
     say(6, "locked")
     return 0

@@ -23,9 +23,14 @@ NAME = "civitas-data"
 MAPPING = f"/dev/mapper/{NAME}"
 CONFIG = "/etc/civitas/data.json"
 OPEN_UNIT = "civitas-data-open.service"
+# In the root of the volume, and while it is made. Backups leave it out, restores leave it where it is.
+SWAP_FILE = ".civitas-swap"
+SWAP_NEW = f"{SWAP_FILE}.new"
 MEBIBYTE = 1 << 20
 
 _BY = {"UUID": "by-uuid", "LABEL": "by-label", "PARTUUID": "by-partuuid", "PARTLABEL": "by-partlabel"}
+_SWAPS = (f"/{SWAP_FILE}".encode(), f"/{SWAP_NEW}".encode())
+_SIZE = re.compile(r"([1-9][0-9]{0,5})([MG])")
 _LUKS_MAGIC = b"LUKS\xba\xbe"
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
@@ -70,6 +75,19 @@ def device_path(written: str) -> str:
     """The path of a device that is written as a path or in the way of fstab(5)."""
     kind, separator, value = written.partition("=")
     return f"/dev/disk/{_BY[kind]}/{value}" if separator and kind in _BY else written
+
+
+def size_of(written: t.Any) -> t.Optional[int]:
+    """Bytes of a size such as C(2G) or C(512M); 0 for none, and nothing for what is no size."""
+    if isinstance(written, bool) or not isinstance(written, (int, str)):
+        return None
+    found = _SIZE.fullmatch(str(written))
+    return int(found[1]) * (MEBIBYTE << 10 if found[2] == "G" else MEBIBYTE) if found else 0 if str(written) in ("", "0") else None
+
+
+def is_swap_file(path: bytes) -> bool:
+    """Whether a path is the swap of a data volume, which is no data: a file of that name in the root of a file system."""
+    return path.endswith(_SWAPS) and os.path.isfile(path) and not os.path.islink(path) and os.path.ismount(os.path.dirname(path))
 
 
 class Signature(t.NamedTuple):
