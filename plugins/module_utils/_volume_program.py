@@ -180,10 +180,14 @@ def _unlock(config: Config) -> int:
 def _lock(config: Config) -> int:
     if not config.encrypted:
         raise VolumeError("the volume is not encrypted")
-    must(state.run, ["systemctl", "stop", state.OPEN_UNIT])
-    if state.mapped_on():
+    try:
+        must(state.run, ["systemctl", "stop", state.OPEN_UNIT])
+        if state.mapped_on():
+            _close(config)
+    except VolumeError:
+        # That is most often why.
         swapfile.must_be_off(config)
-        _close(config)
+        raise
     say(6, "locked")
     return 0
 

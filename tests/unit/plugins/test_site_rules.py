@@ -394,7 +394,7 @@ def test_good_variables_of_the_way_in():
     values = {"civitas_admin_networks": ["192.0.2.0/24", "2001:db8::1"], "civitas_people": [], "civitas_egress": "open"}
     values["civitas_announce_smtp"] = {**RELAY, "user": "logins", "password_secret": "announce_smtp_password", "port": 2525}
     values["civitas_announce_webhook"] = {"url_secret": "announce_webhook_url", "format": "slack"}
-    values["civitas_data_volume"] = {"device": "LABEL=data", "initialize": True, "encryption": {"by": "operator"}}
+    values["civitas_data_volume"] = {"device": "LABEL=data", "initialize": True, "encryption": {"by": "operator"}, "swap_size": "2G"}
     values["civitas_restore_drill"] = {"hosts": ["records"], "schedule": "Sun *-*-* 04:00:00"}
     values["civitas_monitoring"] = {"page_users": ["anna"], "heartbeat_secret": "heartbeat_url", "probes": []}
     values.update(civitas_monitoring_mode="light", civitas_address="2001:db8::7", civitas_heartbeat_secret="heartbeat_url")

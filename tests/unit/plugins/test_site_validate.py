@@ -749,6 +749,8 @@ def test_a_host_with_a_disk_of_its_own_for_data(site):
         ({**disk, "path": "/var/lib/docker"}, ["Write another civitas_data_volume.path"]),
         ({**disk, "encryption": tang}, ["the tang server http://192.0.2.10 is this host, so the key lies beside the data"]),
         ({**disk, "encryption": {"by": "operator", "passphrase": CANARY}}, ["the inventory is no place for a secret"]),
+        ({**disk, "encryption": {"by": "operator"}, "swap_size": "much"}, [".swap_size is 'much'", "Write one such as 2G or 512M"]),
+        ({**disk, "swap_size": "2G"}, [".swap_size is 2G, and the volume is not encrypted"]),
     ]
     for value, told in wrong:
         site.put(site.root / "own/host_vars/records.yml", {"civitas_data_volume": value})
@@ -757,7 +759,8 @@ def test_a_host_with_a_disk_of_its_own_for_data(site):
         assert all(words in said for words in told) and CANARY not in output, (told, output)
         # By the names that people wrote; what is in quotes Ansible says.
         assert not re.findall(r"(?<!civitas_)(?<!')data_volume_(?!passphrase_)\w+", said), output
-    site.put(site.root / "own/host_vars/records.yml", {"civitas_data_volume": {**disk, "encryption": {"by": "operator"}}})
+    encrypted = {**disk, "encryption": {"by": "operator"}, "swap_size": "2G"}
+    site.put(site.root / "own/host_vars/records.yml", {"civitas_data_volume": encrypted})
     # One that keeps sets may have one, and one that lets people through has nothing to keep there.
     site.put(site.root / "own/host_vars/vault.yml", {"civitas_data_volume": {**disk, "path": "/srv/backup"}})
     site.put(site.root / "own/host_vars/gate.yml", {"civitas_data_volume": disk})
@@ -773,19 +776,19 @@ def test_a_host_with_a_disk_of_its_own_for_data(site):
     assert len(made["data_volume_passphrase_records"]) == 40 and "data_volume_passphrase_vault" not in made
     # What the roles get.
     names = ["__civitas_host_roles", "data_volume_device", "data_volume_path", "data_volume_encryption", "data_volume_directories"]
-    names += ["backup_store_mount", "base_packages", "monitoring_rules | default({})"]
+    names += ["backup_store_mount", "base_packages", "monitoring_rules | default({})", "data_volume_swap_size"]
     got = what_roles_get(site, own, names, inventory)
-    roles, device, path, encryption, directories, _mount, packages, _rules = got["records"]
+    roles, device, path, encryption, directories, _mount, packages, _rules, swap = got["records"]
     assert roles.index("access") < roles.index("data_volume") < min(roles.index(name) for name in ("docker", "postgres", "app_demo"))
-    assert (device, path) == (disk["device"], "/srv/data")
+    assert (device, path, swap) == (disk["device"], "/srv/data", "2G")
     assert encryption == {"by": "operator", "passphrase": made["data_volume_passphrase_records"]}
     assert {item["path"]: item["units"][0] for item in directories} == {
         "/var/lib/docker": "docker.service",
         "/var/lib/postgresql": "postgresql.service",
     }
     assert "cryptsetup-bin" in packages
-    roles, _device, _path, encryption, directories, mount, packages, _rules = got["vault"]
-    assert "data_volume" in roles and encryption == {} and "cryptsetup-bin" not in packages
+    roles, _device, _path, encryption, directories, mount, packages, _rules, swap = got["vault"]
+    assert "data_volume" in roles and encryption == {} and swap == "0" and "cryptsetup-bin" not in packages
     assert [item["path"] for item in directories] == ["/srv/backup"] and mount is True
     # The others have none, and who watches knows which.
     for name in ("gate", "watch"):

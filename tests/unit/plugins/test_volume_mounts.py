@@ -39,6 +39,8 @@ def test_the_configuration():
         "/srv/data/backup",
         "/srv/data/var/lib/with-hyphen",
     ]
+    assert config.swap_size == mounting.config_of({**FOUND, "swap_size": 0}).swap_size == 0
+    assert mounting.config_of({**FOUND, "swap_size": "512M"}).swap_size == 512 << 20
     assert config.encrypted and not mounting.config_of({**FOUND, "encryption": "none"}).encrypted
 
 
@@ -77,6 +79,7 @@ def test_the_files():
         f"{units}/civitas-store.service.d/50-civitas-data.conf",
         f"{units}/postgresql.service.d/50-civitas-data.conf",
         f"{units}/postgresql@.service.d/50-civitas-data.conf",
+        f"{units}/srv-data-.civitas\\x2dswap.swap",
         f"{units}/srv-data.mount",
         f"{units}/var-lib-postgresql.mount",
         f"{units}/var-lib-with\\x2dhyphen.mount",
@@ -85,9 +88,23 @@ def test_the_files():
     assert volume["__data_volume_fsck"] == "systemd-fsck@dev-mapper-civitas\\x2ddata.service"
     assert volume["__data_volume_wants"] == "var-lib-postgresql.mount var-lib-with\\x2dhyphen.mount"
     waits = files[f"{units}/postgresql.service.d/50-civitas-data.conf"]["vars"]
-    assert waits == {"__data_volume_paths": "/srv/data /var/lib/postgresql /srv/data/backup"}
+    assert waits == {"__data_volume_paths": "/srv/data /var/lib/postgresql /srv/data/backup", "__data_volume_after": ""}
+    assert files[f"{units}/srv-data-.civitas\\x2dswap.swap"]["enabled"] is False
     with pytest.raises(AnsibleFilterError, match="data_volume_files: KeyError: 'directories'"):
         data_volume_files({})
+
+
+def test_the_files_with_swap():
+    files = {item["dest"].rpartition("systemd/system/")[2]: item for item in data_volume_files({**FOUND, "swap_size": "2G"})}
+    swap = files["srv-data-.civitas\\x2dswap.swap"]
+    assert swap["enabled"] is True and swap["vars"] == {"__data_volume_swap_file": "/srv/data/.civitas-swap"}
+    # The mount brings it, and what needs memory stops before it goes.
+    wants = "var-lib-postgresql.mount var-lib-with\\x2dhyphen.mount srv-data-.civitas\\x2dswap.swap"
+    assert files["srv-data.mount"]["vars"]["__data_volume_wants"] == wants
+    waits = files["postgresql.service.d/50-civitas-data.conf"]["vars"]
+    assert waits["__data_volume_after"] == "srv-data-.civitas\\x2dswap.swap"
+    with pytest.raises(AnsibleFilterError, match="data_volume_files: swap_size is 'much'; write one such as 2G"):
+        data_volume_files({**FOUND, "swap_size": "much"})
 
 
 def config_in(tmp_path, *names):

@@ -17,6 +17,7 @@ CONFIG = {
     "path": "/srv/data",
     "filesystem": "ext4",
     "encryption": {},
+    "swap_size": "0",
     "directories": [{"path": "/var/lib/postgresql", "owner": "postgres", "mode": "0755", "units": ["postgresql@.service"]}],
 }
 
@@ -26,6 +27,9 @@ CONFIG = {
     [
         {},
         {"encryption": OPERATOR},
+        {"encryption": OPERATOR, "swap_size": "2G"},
+        {"encryption": OPERATOR, "swap_size": "512M"},
+        {"encryption": OPERATOR, "swap_size": 0},
         {"encryption": TANG},
         {"encryption": {**TANG, "servers": [SERVER, {**SERVER, "url": "https://other.example.org:8443/"}], "threshold": 2}},
         {"encryption": {"by": "tpm2", "passphrase": PASSPHRASE, "pcrs": "0,7"}},
@@ -75,6 +79,9 @@ def directory(**changes):
         ({"encryption": {**TANG, "servers": [{"url": "http://tang"}]}}, "'tang-show-keys' on that server"),
         ({"encryption": {**TANG, "threshold": 2}}, "how many of the 1 servers"),
         ({"encryption": {"by": "tpm2", "passphrase": PASSPHRASE, "pcrs": "24"}}, "numbers from 0 to 23"),
+        ({"encryption": OPERATOR, "swap_size": "2 GB"}, "swap_size is '2 GB'; write one such as 2G or 512M"),
+        ({"encryption": OPERATOR, "swap_size": 2}, "swap_size is 2; write one such as 2G or 512M"),
+        ({"swap_size": "2G"}, "the volume is not encrypted: memory would lie on its disk in the clear"),
         ({"directories": "/var/lib/docker"}, "is a text"),
         ({"directories": ["/var/lib/docker"]}, "write one such as /var/lib/postgresql"),
         ({"directories": [{"path": "/var"}]}, "write one such as /var/lib/postgresql"),

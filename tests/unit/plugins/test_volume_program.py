@@ -8,6 +8,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils import _volume_mou
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_program as program
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_setup as setup
 from ansible_collections.civitas.hosting.plugins.module_utils import _volume_state as state
+from ansible_collections.civitas.hosting.plugins.module_utils import _volume_swapfile as swapfile
 from ansible_collections.civitas.hosting.plugins.module_utils._volume_state import Done, VolumeError
 
 LUKS = "0e2a1c3e-9f6f-4c07-9f70-2c6e5a3a9b10"
@@ -101,6 +102,47 @@ def test_unlocking_in_check_mode_opens_nothing(at, tmp_path, monkeypatch):
     asked = []
     steps = program.unlock(config(tmp_path), b"canary", True, lambda command, _given: asked.append(command) or Done(0, "", ""))
     assert steps == ["open /dev/vdb", "mount /srv/data", "mount /var/lib/civitas-probe"] and asked == []
+
+
+def test_swap_that_is_not_in_use_is_told(at, tmp_path, monkeypatch):
+    told = "/srv/data/.civitas-swap is not in use as swap: see 'systemctl status srv-data-.civitas\\x2dswap.swap'"
+    for inside, problems in ((None, [told]), (0, [])):
+        monkeypatch.setattr(swapfile, "used", lambda *_arguments, inside=inside: inside)
+        at(LUKS, ALL)
+        assert program.look(config(tmp_path, swap_size="2G")).problems == problems
+        assert program.look(config(tmp_path)).problems == []
+        # Locked, it can be in no use.
+        at("", {"/": SYSTEM})
+        assert len(program.look(config(tmp_path, swap_size="2G")).problems) == 1
+
+
+def test_unlocking_turns_the_swap_on(at, tmp_path, monkeypatch):
+    """It is waited for, and told once."""
+    (tmp_path / ".civitas-swap").touch()
+    asked, steps = [], mounting.Outcome(["mount"], [])
+    monkeypatch.setattr(mounting, "up", lambda *_arguments, **_named: steps._replace(steps=list(steps.steps)))
+    monkeypatch.setattr(swapfile, "used", lambda *_arguments: None)
+    at(LUKS, ALL)
+    known = config(tmp_path, path=str(tmp_path), swap_size="2G")
+    done = program.unlock(known, b"", False, lambda command, _given: asked.append(list(command)) or Done(0, "", ""))
+    assert done == ["mount", f"turn on the swap {known.swap_file}"]
+    assert asked == [["systemctl", "start", state.OPEN_UNIT], ["systemctl", "start", known.swap_unit]]
+    monkeypatch.setattr(swapfile, "used", lambda *_arguments: 0)
+    assert program.unlock(known, b"", False, lambda *_arguments: Done(0, "", "")) == ["mount"]
+
+
+def test_a_volume_whose_swap_stays_on_is_not_closed(at, tmp_path, monkeypatch):
+    asked = []
+    at(LUKS, ALL)
+    ends = {"cryptsetup": Done(5, "", "Device civitas-data is still in use.")}
+    monkeypatch.setattr(state, "run", lambda command, *_given: asked.append(list(command)) or ends.get(command[0], Done(0, "", "")))
+    for inside, told in ((5 << 20, r"the volume stays open: its swap .* 5 MiB that lie in it\. Stop what needs"), (None, "still in use")):
+        monkeypatch.setattr(swapfile, "used", lambda *_arguments, inside=inside: inside)
+        with pytest.raises(VolumeError, match=told):
+            program._lock(config(tmp_path))
+    ends.clear()
+    assert program._lock(config(tmp_path)) == 0
+    assert asked[-2:] == [["systemctl", "stop", state.OPEN_UNIT], ["cryptsetup", "close", "civitas-data"]]
 
 
 def test_a_wrong_passphrase_starts_nothing(at, tmp_path, monkeypatch):

@@ -87,6 +87,12 @@ def test_ways_to_write_a_device():
     assert state.device_path("/dev/vg0/data") == "/dev/vg0/data"
 
 
+def test_sizes():
+    assert [state.size_of(value) for value in ("2G", "512M", "0", 0, "")] == [2 << 30, 512 << 20, 0, 0, 0]
+    wrong = ("2g", "2 G", "2GB", "G", "0G", "-1G", "1.5G", "2", 2, 2.0, True, False, None, [], "9999999G", "2G\n")
+    assert [value for value in wrong if state.size_of(value) is not None] == []
+
+
 def test_a_device_is_blank_only_with_zeros_at_both_ends(tmp_path):
     disk = tmp_path / "disk"
     size = 4 * state.MEBIBYTE

@@ -130,7 +130,11 @@ def damage_link(file):
     file.symlink_to("elsewhere")
 
 
-@pytest.mark.parametrize("damage", [damage_mode, damage_signature, damage_holes, damage_link])
+def damage_name(file):
+    file.with_name("second").hardlink_to(file)
+
+
+@pytest.mark.parametrize("damage", [damage_mode, damage_signature, damage_holes, damage_link, damage_name])
 def test_a_file_that_is_no_good_is_made_anew(ext4, encrypted, damage):
     host, file = Host(ext4), ext4 / state.SWAP_FILE
     swapfile.make(str(file), SIZE)
