@@ -153,7 +153,12 @@ def files(config: Config) -> t.List[t.Dict[str, t.Any]]:
                 "__data_volume_wants": " ".join([*(unit_name(each.path) for each in config.bound), *swap]),
             },
         },
-        {"dest": f"{units}/{config.swap_unit}", "src": "units/volume.swap.j2", "enabled": bool(swap), "vars": {"__data_volume_swap_file": config.swap_file}},
+        {
+            "dest": f"{units}/{config.swap_unit}",
+            "src": "units/volume.swap.j2",
+            "enabled": bool(swap),
+            "vars": {"__data_volume_swap_file": config.swap_file},
+        },
     ]
     for each in config.bound:
         words = {"__data_volume_what": config.place(each), "__data_volume_where": each.path}

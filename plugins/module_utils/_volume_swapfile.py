@@ -76,7 +76,9 @@ def bring(config: Config, check: bool = False, runner: Run = state.run, kernel: 
     """Make, replace or remove the swap of a volume that is mounted; returns what was done, or would be. Raises VolumeError, OSError."""
     path, size = config.swap_file, config.swap_size
     if size and not config.encrypted:
-        raise VolumeError(f"a swap on {config.path} would lie in the clear, as the volume is not encrypted; encrypt it, or take the swap away")
+        raise VolumeError(
+            f"swap on {config.path} would lie in the clear, as the volume is not encrypted; encrypt it, or leave the swap out"
+        )
     if config.path not in state.read_mounts():
         return [f"make the swap {path} of {size // MEBIBYTE} MiB", f"turn on the swap {path}"] if size else []
     # What a run that was cut off left is there as well.

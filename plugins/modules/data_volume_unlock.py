@@ -13,7 +13,8 @@ version_added: 0.1.0
 author:
   - The founders of civitas.hosting (@civitas-hosting)
 description:
-  - Opens the encrypted volume that C(/etc/civitas/data.json) names, mounts it, turns on its swap, and starts the enabled services that do not run without it.
+  - Opens the encrypted volume that C(/etc/civitas/data.json) names, mounts it, turns on its swap, and starts the enabled
+    services that do not run without it.
   - The passphrase reaches C(cryptsetup) through its standard input.
 attributes:
   check_mode:

@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_made_leaves_nothing(ext4, encrypted):
     def no_mkswap(command, _given):
         return Done(1, "", "no space" if command[0] == "mkswap" else "")
 
-    with pytest.raises(VolumeError, match="'mkswap .*no space"):
+    with pytest.raises(VolumeError, match=r"'mkswap .*no space"):
         swapfile.bring(config(ext4), False, no_mkswap)
     assert not [name for name in os.listdir(ext4) if "swap" in name]
 
@@ -172,7 +172,7 @@ def test_a_volume_with_too_little_room_is_left_alone(ext4, encrypted):
     keep = found.f_blocks * found.f_frsize // 10
     most = (found.f_bavail * found.f_frsize + SIZE - keep) // MEBIBYTE * MEBIBYTE
     for check in (True, False):
-        with pytest.raises(VolumeError, match="there is no room on .* MiB are free.*a tenth of the volume.*nothing was changed"):
+        with pytest.raises(VolumeError, match=r"there is no room on .* MiB are free.*a tenth of the volume.*nothing was changed"):
             swapfile.bring(config(ext4, most + MEBIBYTE), check, host)
     assert host.told == told and swapfile.used(config(ext4)) == 0
     # What is replaced counts as free.
@@ -185,7 +185,7 @@ def test_a_volume_in_the_clear_gets_none(ext4):
     host = Host(ext4)
     with pytest.raises(VolumeError, match=r"would lie in the clear on /dev/loop\d+"):
         swapfile.bring(config(ext4), False, host)
-    with pytest.raises(VolumeError, match="the volume is not encrypted; encrypt it, or take the swap away"):
+    with pytest.raises(VolumeError, match="the volume is not encrypted; encrypt it, or leave the swap out"):
         swapfile.bring(config(ext4, encryption="none"), False, host)
     assert os.listdir(ext4) == ["lost+found"]
 
