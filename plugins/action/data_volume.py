@@ -16,7 +16,7 @@ from ansible_collections.civitas.hosting.plugins.module_utils._second_factors im
 
 Result = t.Dict[str, t.Any]
 MODULE = "civitas.hosting.data_volume"
-_NAME = re.compile(r"[0-9a-f-]{36}-[0-9a-f]{16}\.luks2")
+_NAME = re.compile(r"[0-9a-f-]{36}-[0-9a-f]{16}\.luks2\.bak")
 
 
 class ActionModule(ActionBase):

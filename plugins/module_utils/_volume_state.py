@@ -286,7 +286,7 @@ def _binding(protected: str) -> Binding:
 
 def header_name(luks: Luks, content: bytes) -> str:
     """File name of the backup of a header; another header has another one."""
-    return f"{luks.uuid}-{hashlib.sha256(content).hexdigest()[:16]}.luks2"
+    return f"{luks.uuid}-{hashlib.sha256(content).hexdigest()[:16]}.luks2.bak"
 
 
 def read_header(node: str, luks: Luks) -> bytes:

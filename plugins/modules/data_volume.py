@@ -17,7 +17,7 @@ description:
   - A device that holds anything else is refused, whatever it is. So is an empty one on a host that had a volume before, as its header may
     be lost.
   - What opens the volume by itself, a tang server or the TPM of the machine, is added to the passphrase and never in its place.
-  - A header that the controller has no backup of is brought there, as C(UUID-DIGEST.luks2), readable by its owner only.
+  - A header that the controller has no backup of is brought there, as C(UUID-DIGEST.luks2.bak), readable by its owner only.
   - On a host with an encrypted volume, swap on a disk in the clear is turned off.
 attributes:
   check_mode:

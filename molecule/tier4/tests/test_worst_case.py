@@ -76,10 +76,27 @@ def test_the_newest_set_is_drilled(host, vault):
     host.check_output("systemctl start civitas-backup")
     done = playbook("restore_drill", restore_key_file=str(DIRECTORY / "operator.key"))
     assert done.returncode == 0, done.stdout + done.stderr
-    (report,) = [json.loads(path.read_text()) for path in DIRECTORY.glob("**/drills/*.json")]
+    (report,) = [json.loads(path.read_text()) for path in DIRECTORY.glob("**/drills/*.json.txt")]
     assert report["good"] and report["problems"] == [] and report["host"] == host.backend.get_hostname()
     assert report["recovery_time_seconds"] > 0
     assert "AGE-SECRET-KEY" not in done.stdout + done.stderr
+    assert host.run("find /run /var/lib/civitas /tmp -name identity -o -name 'operator.key'").stdout == ""
+    assert json.loads(vault.check_output("civitas-store grants")) == []
+
+
+def test_the_newest_set_is_restored_over_what_is_there(host, vault):
+    """As somebody does on any day: with nothing but this playbook, and while the application runs."""
+    before, name = rows(host), host.backend.get_hostname()
+    wanted = {"restore_key_file": str(DIRECTORY / "operator.key")}
+    refused = playbook("restore", **wanted)
+    assert refused.returncode != 0 and name in refused.stdout and rows(host) == before
+    assert "AGE-SECRET-KEY" not in refused.stdout + refused.stderr
+    done = playbook("restore", restore_confirm=name, **wanted)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "AGE-SECRET-KEY" not in done.stdout + done.stderr
+    assert json.loads(host.check_output("civitas-restore status --json"))["phase"] == "accepted"
+    assert rows(host) == before
+    assert records(name)
     assert host.run("find /run /var/lib/civitas /tmp -name identity -o -name 'operator.key'").stdout == ""
     assert json.loads(vault.check_output("civitas-store grants")) == []
 

@@ -65,8 +65,8 @@ def test_the_volume_is_used_as_it_is(wanted, device):
         (SECRET._replace(initialize=False), EMPTY, "(1024 MiB). Write initialize: true"),
         (SECRET._replace(recorded=UUID), EMPTY, f"has neither header nor file system, and this host had the file system {UUID}"),
         (SECRET._replace(recorded=UUID), EMPTY._replace(blank=False), "has neither header nor file system, and this host had"),
-        (SECRET._replace(headers=["a.luks2"]), STRANGE, "holds ext4 'patients'"),
-        (SECRET._replace(headers=["a.luks2"]), EMPTY, "and this host had an encrypted volume (a.luks2)"),
+        (SECRET._replace(headers=["a.luks2.bak"]), STRANGE, "holds ext4 'patients'"),
+        (SECRET._replace(headers=["a.luks2.bak"]), EMPTY, "and this host had an encrypted volume (a.luks2.bak)"),
         (CLEAR._replace(device=f"UUID={UUID}"), EMPTY, "holds nothing of that name"),
     ],
 )

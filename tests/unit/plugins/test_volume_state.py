@@ -110,7 +110,7 @@ def test_a_header_is_named_by_its_content(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(b"LUKS\xba\xbe" + b"x" * 20)
     content = state.read_header(str(disk), luks)
-    assert len(content) == 16 and re.fullmatch(r"0{36}-[0-9a-f]{16}\.luks2", state.header_name(luks, content))
+    assert len(content) == 16 and re.fullmatch(r"0{36}-[0-9a-f]{16}\.luks2\.bak", state.header_name(luks, content))
     assert state.header_name(luks, content) != state.header_name(luks, content[::-1])
     disk.write_bytes(b"\0" * 32)
     with pytest.raises(VolumeError, match="has no header"):
