@@ -61,6 +61,8 @@ def test_the_whole_story_begins_and_the_others_take_turns() -> None:
 
 def test_what_there_is_no_time_for_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(testrun, "TIMES", tmp_path / "times.json")
+    # `make test` has begun long ago when this is run by it.
+    monkeypatch.setattr(testrun.bed, "elapsed", lambda: 5.0)
     assert all((SCENARIOS / name / "molecule.yml").is_file() for name in EXPECTED)
     assert in_time("tls", lambda: "done", minutes=0) == "done"
     assert in_time("tls", lambda: "done", minutes=1e6) == "done"
