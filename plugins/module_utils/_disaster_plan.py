@@ -79,18 +79,21 @@ def _hosts(hosts: t.Sequence[Facts]) -> t.List[str]:
 
 
 def _needed(facts: Facts) -> t.List[str]:
+    files = facts["files"]
     keys = [f"   - `{key}`" for key in facts["recipients"]] or ["   - **none is written; there are no backups**"]
     return [
         "## What it takes",
         "",
         "Nothing of it is on a server:",
         "",
-        f"1. the inventory, with `secrets.yml`, `backup-keys.txt` and `ca.pem`: `{facts['inventory']}`, or its copy;",
-        "2. the password of `secrets.yml` (`ANSIBLE_VAULT_PASSWORD_FILE`), and the private key by which Ansible logs in;",
+        f"1. the inventory `{facts['inventory']}` with all that belongs to it, or its copy: `{files['secrets']}`,",
+        f"   `{files['backup_keys']}`, `{files['ca']}`;",
+        f"2. the password of `{files['secrets']}` (`ANSIBLE_VAULT_PASSWORD_FILE`), and the private key by which Ansible logs in;",
         "3. **one** of the private keys of the backups; these are their public halves:",
         *keys,
         "4. a computer with this collection; machines from the provider, or the broken ones with a fresh system;",
-        "5. whoever can change the name in the DNS and the firewall of the network.",
+        "5. whoever can change the name in the DNS and the firewall of the network;",
+        "6. `ca-root.yml`, from where it is kept, when the site's own CA is made anew: without it all have to trust a new root.",
         "",
     ]
 
@@ -147,9 +150,10 @@ def _steps(facts: Facts, hosts: t.Sequence[Facts]) -> t.List[str]:
     ]
     for host in hosts:
         name, group = host["name"], host["group"]
+        account = f"`{host['user']}`" if host["user"] else "that Ansible logs in with, which `ansible_user` does not name,"
         lines += [f"### {name} is lost ({_GROUPS[group]})", ""]
         lines += [
-            f"1. Get a machine with a fresh system and the account `{host['user']}` with Ansible's key. If its address is another one,",
+            f"1. Get a machine with a fresh system and the account {account} with Ansible's key. If its address is another one,",
             "   write it into `hosts.yml`.",
             f"2. Remove the old host key (`ssh-keygen -R {host['address']}`), and compare the new one with its console.",
         ]

@@ -21,6 +21,7 @@ FACTS: dict[str, Any] = {
     "environment": "production",
     "made": "2026-11-22 12:00 UTC",
     "inventory": "hosts.yml",
+    "files": {"secrets": "secrets.yml", "backup_keys": "own/keys.txt", "ca": "ca.pem"},
     "hosts": [host("watch", "monitoring"), host("records", "server"), host("vault", "backup"), host("gate", "bastion")],
     "people": [{"name": "first_admin", "role": "admin"}],
     "contacts": [{"name": "The head of registry", "does": "decides", "phone": "+1 555 0100"}],
@@ -42,6 +43,8 @@ def test_a_site_that_is_prepared() -> None:
     assert "In the last drill of records, 8 hours 20 minutes of work would have been lost." in plan
     assert "ansible-playbook -i hosts.yml civitas.hosting.rebuild -e rebuild_host=records -e restore_key_file=KEY\n" in plan
     assert "`age1abc`" in plan
+    assert "`own/keys.txt`" in plan
+    assert "a fresh system and the account `deploy` with" in plan
     assert "**" not in plan.replace("**Print it**", "").replace("**one**", "")
 
 
@@ -49,6 +52,7 @@ def test_a_site_that_is_prepared() -> None:
     ("change", "said"),
     [
         ({"contacts": []}, "**Nobody is named.**"),
+        ({"hosts": [{**host("records", "server"), "user": ""}]}, "which `ansible_user` does not name"),
         ({"people": []}, "Nobody gets into the hosts but Ansible"),
         ({"recipients": []}, "**none is written; there are no backups**"),
         ({"copy": "vault2"}, "Restore from vault2 until then: add `-e restore_store=vault2`."),
