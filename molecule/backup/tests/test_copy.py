@@ -113,7 +113,7 @@ def test_who_has_the_first_store_reaches_nothing_here(host, store, copied):
     assert content(host) == copied
 
 
-def test_what_root_of_the_first_store_does_is_told_and_changes_no_copy(host, store, records, copied):
+def test_what_root_of_the_first_store_does_is_told_and_changes_no_copy(host, store, records, copied, flip):
     backup(records)
     names = store.check_output(f"ls {SETS}").split()
     newest, before = names[-1], names[-2]
@@ -121,10 +121,10 @@ def test_what_root_of_the_first_store_does_is_told_and_changes_no_copy(host, sto
     try:
         # One is removed, one altered that is here, one altered that is not here yet.
         store.check_output(f"rm -rf {SETS}/{before} {SETS}/{names[0]}")
-        store.check_output(
-            f"cd {SETS}/{newest} && file=$(ls db-main-records*.age) && cp $file x && printf x | dd of=x bs=1 seek=99 conv=notrunc"
-            " && mv x $file"
-        )
+        file = store.check_output(f"ls {SETS}/{newest}/db-main-records*.age")
+        store.check_output(f"cp {file} {file}.new")
+        flip(store, f"{file}.new")
+        store.check_output(f"mv {file}.new {file}")
         rc, said, state = run(host)
         assert rc == 1 and state["problem"] == "", said
         assert list(state["refused"]) == [newest] and "the store has another db-main-records" in state["refused"][newest]

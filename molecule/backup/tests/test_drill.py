@@ -82,13 +82,13 @@ def test_a_drill_that_is_killed_leaves_nothing(host):
     assert "ended by force" in host.run("civitas-drill status").stderr
 
 
-def test_a_set_that_the_store_altered(host, store):
+def test_a_set_that_the_store_altered(host, store, flip):
     newest = store.check_output(f"ls {STORED}").split()[-1]
     before = metric(host, "civitas_backup_drill_time_seconds")
     (name,) = store.check_output(f"cd {STORED}/{newest}; ls db-main-records*").split()
     path = shlex.quote(f"{STORED}/{newest}/{name}")
     store.check_output(f"cp -a {path} /root/member; cp /root/member {path}.new; chmod 0600 {path}.new; mv {path}.new {path}")
-    store.check_output(f"printf x | dd of={path} bs=1 seek=5000 conv=notrunc status=none")
+    flip(store, f"{STORED}/{newest}/{name}")
     try:
         rc, said, state = drill(host)
     finally:

@@ -97,7 +97,7 @@ def phase(records):
         ("live data, and nobody has confirmed", "would be replaced; confirm it with the name of this host"),
     ],
 )
-def test_what_is_refused_touches_nothing(host, records, operator, way, fault, words):
+def test_what_is_refused_touches_nothing(host, records, operator, way, flip, fault, words):
     before, changes = state(records), {}
     user = way()["user"]
     config = "/etc/civitas/restore.json"
@@ -113,7 +113,7 @@ def test_what_is_refused_touches_nothing(host, records, operator, way, fault, wo
         elif fault == "live data, and nobody has confirmed":
             changes["confirm"] = ""
         elif fault == "a bit that flips in the store":
-            host.check_output(f"printf x | dd of={member} bs=1 seek=300 conv=notrunc status=none")
+            flip(host, member)
         plan(records, operator, user, **changes)
         if fault == "the wrong key":
             records.check_output("cd /run/civitas-restore; umask 077; rm identity; age-keygen -o identity 2> /dev/null")

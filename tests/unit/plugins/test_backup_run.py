@@ -307,7 +307,7 @@ def test_a_transfer_that_never_ends_well_is_finished_by_the_next_run(site: Site,
 
 def test_a_member_that_was_altered_on_the_way_is_sent_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     files = f"{site.store}/incoming/records1/*/*000001*"
-    overwrite = f"for f in {files}; do printf X | dd of=$f bs=1 seek=99 conv=notrunc 2>/dev/null; done"
+    overwrite = f"for f in {files}; do printf altered- | dd of=$f bs=1 seek=99 conv=notrunc 2>/dev/null; done"
     damage = f'/usr/bin/rsync "$@" || exit $?\nif [ $count = 0 ]; then {overwrite}; fi\nexit 0'
     cutting_rsync(site, damage)
     monkeypatch.setenv("PATH", f"{site.base}/bin:{os.environ['PATH']}")
