@@ -10,6 +10,7 @@ Private to the collection: no promise of stability. Standard library only.
 from __future__ import annotations
 
 import json
+import re
 import typing as t
 
 from ansible_collections.civitas.hosting.plugins.module_utils._metrics_text import Sample, sample
@@ -20,6 +21,7 @@ TITLES = {
     "civitas_postgres_archive_failing": "1 when the last attempt to put a piece of the WAL away failed; absent when nothing is put away.",
     "civitas_postgres_archive_waiting": "How many pieces of the WAL wait to be put away; absent when nothing is put away.",
     "civitas_postgres_archive_discarding": "1 when the archive command keeps nothing of the WAL; absent when nothing is put away.",
+    "civitas_postgres_archive_missing": "How many pieces of the WAL are missing between those in the directory of the archive command.",
     "civitas_postgres_replication_lag_seconds": "How far a replica is behind, as its primary sees it and as it sees itself.",
     "civitas_postgres_replication_lag_bytes": "How much of the WAL a replica has not replayed, as its primary sees it.",
     "civitas_postgres_slot_retained_bytes": "How much of the WAL is kept for a replica that is not connected.",
@@ -34,7 +36,8 @@ _AS_POSTGRES = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-group
 # One row, so that all of it is of one moment. What began a base backup is no replica. A replica that gets files alone has replayed all
 # there are when it waits for the next one: how old the last transaction is says nothing then, as the primary may be quiet.
 # An archive command that is not even told of the piece, by its path or name, can only be one that keeps nothing. One that is empty lets the
-# pieces wait; a library takes the place of the command.
+# pieces wait; a library takes the place of the command. Where it names a directory of this host, as 'cp %p /srv/wal/%f' does, that can be
+# looked into; what programs with archives of their own keep is not seen.
 QUERY = r"""
 SELECT json_build_object(
   'connections', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
@@ -44,6 +47,9 @@ SELECT json_build_object(
   'archive_waiting', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
   'archive_discarding', coalesce(current_setting('archive_library', true), '') = '' AND current_setting('archive_command') <> ''
     AND (current_setting('archive_command') !~ '%[pf]' OR current_setting('archive_command') ~ '^\s*((/usr)?/bin/)?(true|:)(\s|$)'),
+  'archive_directory', CASE WHEN coalesce(current_setting('archive_library', true), '') = ''
+    THEN substring(current_setting('archive_command') FROM '(?:^|[\s"''])(/[^\s"'';|&%]+)/%f') END,
+  'segment_bytes', (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'),
   'replicas', (SELECT coalesce(json_agg(json_build_object(
       'name', concat_ws(' at ', nullif(application_name, ''), client_addr),
       'seconds', coalesce(extract(epoch FROM replay_lag), 0),
@@ -69,6 +75,10 @@ ENVIRONMENT = {
 }
 
 
+# A piece as it is, or compressed; not one that is only half written, and no label of a base backup.
+_PIECE = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(?:\.(?!partial|tmp)\w+)?\Z")
+
+
 def ports(names: t.Iterable[str]) -> t.List[str]:
     """The ports of the servers whose sockets have these names, in order."""
     return sorted((name[len(PREFIX) :] for name in names if name.startswith(PREFIX) and name[len(PREFIX) :].isdigit()), key=int)
@@ -79,8 +89,44 @@ def command(port: str) -> t.List[str]:
     return [*_AS_POSTGRES, "psql", "-XAtq", "-h", DIRECTORY, "-p", port, "-d", "postgres", "-c", QUERY]
 
 
-def server(port: str, answer: t.Optional[str]) -> t.Iterator[Sample]:
-    """What a server answered, or V(None) for one that did not. Raises ValueError, KeyError, TypeError."""
+def archive_command(answer: str) -> t.Optional[t.List[str]]:
+    """What lists the directory that a server puts its WAL into; V(None) where it names none. Raises ValueError, KeyError, TypeError."""
+    found = json.loads(answer)
+    directory = found["archive_directory"] if found["archiving"] else None
+    # As the one that writes there, and one after the other as they come: there may be very many.
+    return [*_AS_POSTGRES, "ls", "-U", "--escape", "--", directory] if directory else None
+
+
+def missing_pieces(names: t.Iterable[str], segment_bytes: int) -> int:
+    """How many pieces of the WAL are missing between the oldest and the newest file of an archive.
+
+    After a promotion the numbers go on in a new timeline. Pieces that the old one has beyond its beginning are of a server that went on
+    alone, and nobody needs them.
+    """
+    each = 0x100000000 // segment_bytes
+    timelines: t.Dict[int, t.Set[int]] = {}
+    for name in names:
+        piece = _PIECE.match(name)
+        if piece:
+            timeline, high, low = (int(digits, 16) for digits in piece.groups())
+            timelines.setdefault(timeline, set()).add(high * each + low)
+    missing = 0
+    end: t.Optional[int] = None
+    for timeline in sorted(timelines, reverse=True):
+        numbers = timelines[timeline]
+        first = min(numbers)
+        end = max(numbers) + 1 if end is None else end
+        missing += max(0, end - first) - sum(number < end for number in numbers)
+        end = min(end, first)
+    return missing
+
+
+def server(port: str, answer: t.Optional[str], archived: t.Optional[t.Sequence[str]] = None) -> t.Iterator[Sample]:
+    """What a server answered, or V(None) for one that did not.
+
+    C(archived) are the names in the directory that it puts its WAL into, V(None) where nobody can look. Raises ValueError, KeyError,
+    TypeError.
+    """
     yield sample("civitas_postgres_up", answer is not None, port=port)
     if answer is None:
         return
@@ -90,6 +136,8 @@ def server(port: str, answer: t.Optional[str]) -> t.Iterator[Sample]:
         yield sample("civitas_postgres_archive_failing", bool(found["archive_failing"]), port=port)
         yield sample("civitas_postgres_archive_waiting", found["archive_waiting"], port=port)
         yield sample("civitas_postgres_archive_discarding", bool(found["archive_discarding"]), port=port)
+    if archived is not None:
+        yield sample("civitas_postgres_archive_missing", missing_pieces(archived, found["segment_bytes"]), port=port)
     for replica in found["replicas"]:
         yield sample("civitas_postgres_replication_lag_seconds", replica["seconds"], port=port, replica=replica["name"])
         yield sample("civitas_postgres_replication_lag_bytes", replica["bytes"], port=port, replica=replica["name"])

@@ -307,7 +307,13 @@ def _databases(config: Config, state: State, now: float) -> t.Iterator[Sample]:
         answer: t.Optional[str] = None
         with contextlib.suppress(host.MeasureError, subprocess.TimeoutExpired):
             answer = _run(*postgres.command(port), seconds=4, **postgres.ENVIRONMENT)
-        yield from postgres.server(port, answer)
+        archive = postgres.archive_command(answer) if answer is not None else None
+        archived: t.Optional[t.List[str]] = None
+        if archive:
+            # A directory that is not there, or does not answer, is no fault of the server: it says itself when it cannot write there.
+            with contextlib.suppress(host.MeasureError, subprocess.TimeoutExpired):
+                archived = _run(*archive, seconds=2).splitlines()
+        yield from postgres.server(port, answer, archived)
 
 
 def _people(config: Config, state: State, now: float) -> t.Iterator[Sample]:

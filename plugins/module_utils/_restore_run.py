@@ -392,7 +392,9 @@ class Restore:
                 problems.append("the server is a replica; restore on its primary")
         journal.content["trees"] = [move._asdict() for move in moves]
         if replaced and plan.confirm != self.config.host:
-            problems.append(f"{', '.join(replaced)} would be replaced; confirm it with the name of this host, {self.config.host}")
+            problems.append(
+                f"{', '.join(replaced)} would be replaced; confirm it with the name of this host: -e restore_confirm={self.config.host}"
+            )
         if problems:
             raise RestoreFailed("; ".join(problems))
         self._room(self._needed(chosen, moves), "beside what is there")

@@ -28,7 +28,10 @@ def ask(host, port, query):
 
 def measured(host, port):
     done = host.run(shlex.join(["env", *(f"{name}={value}" for name, value in postgres.ENVIRONMENT.items()), *postgres.command(port)]))
-    found = list(postgres.server(port, done.stdout if done.rc == 0 else None))
+    archive = postgres.archive_command(done.stdout) if done.rc == 0 else None
+    listed = host.run(shlex.join(archive)) if archive else None
+    archived = listed.stdout.splitlines() if listed and listed.rc == 0 else None
+    found = list(postgres.server(port, done.stdout if done.rc == 0 else None, archived))
     rest = {one: tuple(value for name, value in one.labels if name != "port") for one in found}
     return {(one.name[len("civitas_postgres_") :], *labels): one.value for one, labels in rest.items()}
 
@@ -92,6 +95,38 @@ def test_wal_that_is_thrown_away(host, pair, command):
             ask(host, PRIMARY, f"ALTER SYSTEM SET archive_command = '{value}'")
             ask(host, PRIMARY, "SELECT pg_reload_conf()")
             until(host, PRIMARY, ("archive_discarding",), lambda found, wanted=wanted: found == wanted)
+    finally:
+        ask(host, PRIMARY, "ALTER SYSTEM SET archive_command = 'test -s %p'")
+        ask(host, PRIMARY, "SELECT pg_reload_conf()")
+
+
+def test_a_gap_in_the_archive_of_the_wal(host, pair):
+    """Somebody made room in it."""
+    kept = f'test ! -f "{HOME}/archive/%f" && cp %p "{HOME}/archive/%f"'
+    try:
+        run(host, f"mkdir {HOME}/archive")
+        ask(host, PRIMARY, f"ALTER SYSTEM SET archive_command = '{kept}'")
+        ask(host, PRIMARY, "SELECT pg_reload_conf()")
+        end = time.monotonic() + 60
+        # The archiver may take the first ones with the command that was there before.
+        while len(pieces := run(host, f"ls {HOME}/archive").split()) < 6:
+            assert time.monotonic() < end, pieces
+            ask(host, PRIMARY, "INSERT INTO noise VALUES ('more')")
+            ask(host, PRIMARY, "SELECT pg_switch_wal()")
+            until(host, PRIMARY, ("archive_waiting",), lambda value: value == 0)
+        assert measured(host, PRIMARY)["archive_missing",] == 0
+        run(host, f"cd {HOME}/archive; rm {pieces[0]} {pieces[2]} {pieces[4]}")
+        # The oldest is no gap: a base backup that is younger does not need it.
+        assert measured(host, PRIMARY)["archive_missing",] == 2
+        # One of another host is not taken for one of this.
+        ask(host, PRIMARY, f"ALTER SYSTEM SET archive_command = 'rsync %p store:{HOME}/archive/%f'")
+        ask(host, PRIMARY, "SELECT pg_reload_conf()")
+        assert ("archive_missing",) not in measured(host, PRIMARY)
+        ask(host, PRIMARY, f"ALTER SYSTEM SET archive_command = '{kept}'")
+        ask(host, PRIMARY, "SELECT pg_reload_conf()")
+        until(host, PRIMARY, ("archive_missing",), lambda value: value == 2)
+        run(host, f"rm -r {HOME}/archive")
+        assert ("archive_missing",) not in measured(host, PRIMARY)
     finally:
         ask(host, PRIMARY, "ALTER SYSTEM SET archive_command = 'test -s %p'")
         ask(host, PRIMARY, "SELECT pg_reload_conf()")

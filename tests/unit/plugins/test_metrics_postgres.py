@@ -24,6 +24,8 @@ QUIET = {
     "archive_failing": False,
     "archive_waiting": 0,
     "archive_discarding": False,
+    "archive_directory": None,
+    "segment_bytes": 16 * 2**20,
     "replicas": [],
     "behind": None,
     "slots": [],
@@ -55,6 +57,53 @@ def test_one_that_puts_its_wal_away():
     found = values(answer(archiving=True, archive_failing=True, archive_waiting=7))
     assert found["archive_failing",] == 1 and found["archive_waiting",] == 7 and found["archive_discarding",] == 0
     assert values(answer(archiving=True, archive_discarding=True))["archive_discarding",] == 1
+
+
+def piece(number, timeline=1, size=16 * 2**20):
+    each = 2**32 // size
+    return f"{timeline:08X}{number // each:08X}{number % each:08X}"
+
+
+def test_an_archive_without_a_gap():
+    names = [*map(piece, range(250, 262)), f"{piece(255)}.00000028.backup", f"{piece(300)}.partial", "00000002.history", "notes.txt"]
+    assert piece(256) == "000000010000000100000000"
+    assert postgres.missing_pieces(names, 16 * 2**20) == 0
+    assert postgres.missing_pieces([f"{name}.gz" for name in map(piece, range(9))], 16 * 2**20) == 0
+    assert postgres.missing_pieces([], 16 * 2**20) == 0
+    large = [piece(number, size=2**30) for number in range(3, 10)]
+    assert large[1] == "000000010000000100000000" and postgres.missing_pieces(large, 2**30) == 0
+
+
+@pytest.mark.parametrize("gone", [{251}, {251, 252, 255, 256}, {258}])
+def test_pieces_that_an_archive_lacks(gone):
+    names = [piece(number) for number in range(250, 260) if number not in gone]
+    assert postgres.missing_pieces(names, 16 * 2**20) == len(gone)
+    # What is only half written is not there yet, and never will be when its program has ended.
+    assert postgres.missing_pieces([*names, *(f"{piece(number)}.tmp" for number in gone)], 16 * 2**20) == len(gone)
+    found = list(postgres.server("5432", answer(archiving=True), names))
+    assert [one.value for one in found if one.name == "civitas_postgres_archive_missing"] == [len(gone)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "missing"),
+    [
+        (range(9), range(9, 12), 0),
+        # The old primary went on alone for a while.
+        (range(15), range(9, 12), 0),
+        (range(8), range(9, 12), 1),
+        (range(9), range(11, 12), 2),
+        ([number for number in range(15) if number not in (7, 12)], range(9, 12), 1),
+    ],
+)
+def test_an_archive_with_a_promotion(first, second, missing):
+    names = [*map(piece, first), *(piece(number, timeline=2) for number in second)]
+    assert postgres.missing_pieces(names, 16 * 2**20) == missing
+
+
+def test_an_archive_that_can_be_looked_into():
+    assert postgres.archive_command(answer(archiving=True, archive_directory="/srv/wal"))[-1] == "/srv/wal"
+    assert postgres.archive_command(answer(archiving=True)) is None
+    assert postgres.archive_command(answer(archive_directory="/srv/wal")) is None
 
 
 def test_a_primary():
