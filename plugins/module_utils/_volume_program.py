@@ -188,6 +188,7 @@ def _lock(config: Config) -> int:
         # That is most often why.
         swapfile.must_be_off(config)
         raise
+    swapfile.forget(config)
     say(6, "locked")
     return 0
 

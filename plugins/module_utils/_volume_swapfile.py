@@ -72,6 +72,11 @@ def must_be_off(config: Config, kernel: Kernel = KERNEL) -> None:
         )
 
 
+def forget(config: Config, runner: Run = state.run) -> None:
+    """Let systemd forget that an attempt before has failed: it calls a unit failed for that even when it is off since, or gone."""
+    runner(["systemctl", "reset-failed", config.swap_unit], b"")
+
+
 def bring(config: Config, check: bool = False, runner: Run = state.run, kernel: Kernel = KERNEL) -> t.List[str]:
     """Make, replace or remove the swap of a volume that is mounted; returns what was done, or would be. Raises VolumeError, OSError."""
     path, size = config.swap_file, config.swap_size
@@ -186,6 +191,7 @@ def _off(config: Config, runner: Run, kernel: Kernel) -> None:
     if used(config, kernel) is not None:
         said = " ".join((done.err or done.out).split())[:300].rstrip(".")
         raise VolumeError(f"the swap {config.swap_file} cannot be turned off: {said}. Free memory, and run this again; it is as it was")
+    forget(config, runner)
 
 
 def _text(path: str) -> str:
