@@ -85,6 +85,11 @@ class Manifest(t.NamedTuple):
     def bytes(self) -> int:
         return sum(member.bytes for member in self.members.values())
 
+    @property
+    def recipients(self) -> t.List[str]:
+        """Public keys of age; each of their private keys opens it."""
+        return [str(one) for one in json.loads(self.raw).get("recipients", [])]
+
 
 def new_set_id(now: float) -> str:
     """The name of a set that begins now. Two of one second differ."""

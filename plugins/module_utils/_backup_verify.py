@@ -131,7 +131,11 @@ def _named(manifest: Manifest) -> t.Iterator[None]:
     try:
         yield
     except (PipeError, tar.TarError) as error:
-        hint = "; take the private key of one of its recipients" if isinstance(error, WrongKeyError) else ""
+        hint = ""
+        if isinstance(error, WrongKeyError):
+            # People have several files, and none of them says which sets it opens.
+            keys = " or ".join(manifest.recipients)
+            hint = f"; take the private key of one of its recipients, {keys}; age-keygen -y FILE prints whose a file is"
         raise VerifyError(f"{manifest.set_id}: {error}{hint}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise VerifyError(f"{manifest.set_id}: an index cannot be read: {type(error).__name__}: {error}") from error

@@ -110,7 +110,7 @@ class Host:
     def seal(
         self, directory: Path, now: float, members: list[Member], sources: list[dict[str, Any]], failures: list[str] | None = None
     ) -> None:
-        changes: dict[str, Any] = {"failures": failures or [], "complete": not failures}
+        changes: dict[str, Any] = {"failures": failures or [], "complete": not failures, "recipients": self.recipients}
         if self.last is not None:
             changes.update(previous=self.last.set_id, previous_sha256=self.last.sha256)
         raw = manifest_of(directory.name, now, members, sources, **changes)
