@@ -778,7 +778,7 @@ class ActionModule(ActionBase):
             return  # told already, as options of the role
         for text in filter(None, found):
             problem, _end, remedy = text.partition("; " if "; " in text else ". ")
-            self._add([Problem(target.host.name, "internal CA", problem, f"{remedy[:1].upper()}{remedy[1:]}.")], target.own)
+            self._add([Problem(target.host.name, "internal CA", problem, f"{remedy[:1].upper()}{remedy[1:].rstrip('.')}.")], target.own)
 
     def _add_sentences(self, target: _Target, sentences: t.Iterable[str], otherwise: str) -> None:
         """Problems as the preflights of roles tell them: the variable, what is wrong and, after a semicolon or colon, what to write."""
