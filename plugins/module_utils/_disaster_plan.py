@@ -86,8 +86,8 @@ def _needed(facts: Facts) -> t.List[str]:
         "",
         "Nothing of it is on a server:",
         "",
-        f"1. the inventory `{facts['inventory']}` with all that belongs to it, or its copy: `{files['secrets']}`,",
-        f"   `{files['backup_keys']}`, `{files['ca']}`;",
+        f"1. the folder of the inventory `{facts['inventory']}` with all that belongs to it, or its copy: `{files['secrets']}`,",
+        f"   `{files['backup_keys']}`, `{files['ca']}`, the certificate and the application's archive;",
         f"2. the password of `{files['secrets']}` (`ANSIBLE_VAULT_PASSWORD_FILE`), and the private key by which Ansible logs in;",
         "3. **one** of the private keys of the backups; these are their public halves:",
         *keys,
@@ -108,10 +108,11 @@ def _sets(facts: Facts) -> t.List[str]:
         if not good:
             lines += [f"**There is no good backup of {host}.**", ""]
             continue
-        lines += [
-            f"Of {host} {len(good)} good sets, from {good[0]['begin']} to {good[-1]['begin']}, the last one of {_size(good[-1]['bytes'])}.",
-            "",
-        ]
+        size, last = _size(good[-1]["bytes"]), good[-1]["begin"]
+        if len(good) == 1:
+            lines += [f"Of {host} one good set, from {last}, of {size}.", ""]
+        else:
+            lines += [f"Of {host} {len(good)} good sets, from {good[0]['begin']} to {last}, the last one of {size}.", ""]
     if not facts["sets"]:
         lines += ["**Nothing: this site keeps no backups.** What is lost with a host is lost.", ""]
     return lines
@@ -147,19 +148,23 @@ def _steps(facts: Facts, hosts: t.Sequence[Facts]) -> t.List[str]:
         "First decide, and write down when and why: was it an accident, or was somebody in? If somebody may have been in, take the last",
         "step of this page, on machines that were never theirs. Tell people that the service is down, and until when at the earliest.",
         "",
+        "All commands are run in the folder of the inventory, after `export ANSIBLE_VAULT_PASSWORD_FILE=FILE`. In place of KEY write the",
+        "file with one of the private keys of the backups; `age-keygen -y KEY` prints whose it is. ADDRESS is that of the new machine.",
+        "",
     ]
     for host in hosts:
         name, group = host["name"], host["group"]
         account = f"`{host['user']}`" if host["user"] else "that Ansible logs in with, which `ansible_user` does not name,"
         lines += [f"### {name} is lost ({_GROUPS[group]})", ""]
         lines += [
-            f"1. Get a machine with a fresh system and the account {account} with Ansible's key. If its address is another one,",
-            "   write it into `hosts.yml`.",
-            f"2. Remove the old host key (`ssh-keygen -R {host['address']}`), and compare the new one with its console.",
+            f"1. Get a machine with a fresh system and the account {account} with Ansible's key and sudo. If its address is",
+            "   another one, write it into `hosts.yml`.",
+            f"2. Remove the old host key (`ssh-keygen -R {host['address']}`). Write a line with the new one into `~/.ssh/known_hosts`:",
+            "   ADDRESS, a space, and what `cat /etc/ssh/ssh_host_ed25519_key.pub` prints on its console.",
         ]
         if group == "server":
             lines += [
-                "3. Build it and bring its data back; the last argument is the file with the private key of the backups:",
+                "3. Build it and bring its data back:",
                 "",
                 "   ```",
                 f"   {run}rebuild -e rebuild_host={name} -e restore_key_file=KEY",
@@ -168,6 +173,18 @@ def _steps(facts: Facts, hosts: t.Sequence[Facts]) -> t.List[str]:
                 "4. Look at the application with somebody who works with it. Then let the public name lead there.",
             ]
         else:
+            if group == "bastion":
+                lines += [
+                    "   Keep the old address when you can: the other hosts take SSH from it alone. With another one, write that into",
+                    "   `civitas_admin_networks` and wherever else the inventory has the old one, and let it in as root at the console of",
+                    "   each other host, or nobody reaches them:",
+                    "",
+                    "   ```",
+                    "   nft add element inet civitas admin4 '{ ADDRESS }'",
+                    f"   sed -i 's/^from=\"/&ADDRESS,/' /etc/ssh/civitas/keys/{host['user'] or 'USER'}",
+                    "   ```",
+                    "",
+                ]
             lines += ["3. Build it:", "", "   ```", f"   {run}site", "   ```", ""]
         if name == facts["copy"]:
             lines += ["4. It copies all again that the other one keeps: `sudo systemctl start civitas-copy` there."]
@@ -181,6 +198,9 @@ def _steps(facts: Facts, hosts: t.Sequence[Facts]) -> t.List[str]:
             lines += ["4. What it had measured, and the evidence that others had sent it, are gone. See that alarms arrive:", ""]
             lines += ["   ```", f"   {run}test_alerts", "   ```"]
         lines += [""]
+    second = "there is nothing to restore from but a copy that somebody took elsewhere"
+    if facts["copy"]:
+        second = f"add `-e restore_store={facts['copy']}`, as far as that one is left"
     order = ", ".join(host["name"] for host in hosts)
     servers = [host["name"] for host in hosts if host["group"] == "server"]
     rebuild = f"{run}rebuild -e rebuild_host={servers[0] if servers else 'HOST'} -e restore_key_file=KEY"
@@ -188,8 +208,8 @@ def _steps(facts: Facts, hosts: t.Sequence[Facts]) -> t.List[str]:
         *lines,
         "### All of them are lost",
         "",
-        f"In this order: {order}. If the host with the backups is among them, there is nothing to restore from but a copy that somebody",
-        "took elsewhere. One run builds all that are there, and brings the data back:",
+        f"In this order: {order}. One run builds all that are there, and brings the data back. If the host with the backups is among them,",
+        f"{second}:",
         "",
         "```",
         rebuild,
@@ -205,7 +225,8 @@ def _steps(facts: Facts, hosts: t.Sequence[Facts]) -> t.List[str]:
         f"{rebuild} -e rebuild_after_intrusion=true",
         "```",
         "",
-        "Then what others gave (mail, chat, certificate): ask them for new ones. And people's keys and codes: `rotate_keys`, `reset_2fa`.",
+        "Then what others gave (mail, chat, certificate): ask them for new ones. And people's keys and codes:",
+        "`rotate_keys -e rotate=user_keys`, `reset_2fa`.",
     ]
 
 

@@ -36,6 +36,8 @@ FACTS: dict[str, Any] = {
 def test_a_site_that_is_prepared() -> None:
     plan = disaster_plan(FACTS)
     assert "| The head of registry | decides | +1 555 0100 |  |" in plan
+    assert "a copy that somebody took elsewhere" in plan and "restore_store" not in plan
+    assert plan.count("nft add element inet civitas admin4") == plan.count("/etc/ssh/civitas/keys/deploy") == 1
     assert "In this order: gate, vault, records, watch." in plan
     assert "Of records 2 good sets, from 2026-11-20T00:00:00Z to 2026-11-21T00:00:00Z, the last one of 5 GiB." in plan
     assert "| records | restore, in the drill | 12 minutes | 2026-11-20T03:12:00Z |" in plan
@@ -56,6 +58,8 @@ def test_a_site_that_is_prepared() -> None:
         ({"people": []}, "Nobody gets into the hosts but Ansible"),
         ({"recipients": []}, "**none is written; there are no backups**"),
         ({"copy": "vault2"}, "Restore from vault2 until then: add `-e restore_store=vault2`."),
+        ({"copy": "vault2"}, "add `-e restore_store=vault2`, as far as that one is left:"),
+        ({"sets": {"records": [SET]}}, "Of records one good set, from 2026-11-21T00:00:00Z, of 5 GiB."),
         ({"copy": "vault"}, "It copies all again that the other one keeps"),
         ({"sets": {}}, "**Nothing: this site keeps no backups.**"),
         ({"sets": {"records": [{**SET, "good": False}]}}, "**There is no good backup of records.**"),
