@@ -180,6 +180,7 @@ def _steps(facts: Facts, hosts: t.Sequence[Facts]) -> t.List[str]:
                     "   each other host, or nobody reaches them:",
                     "",
                     "   ```",
+                    "   systemctl stop civitas-firewall-watch.timer",
                     "   nft add element inet civitas admin4 '{ ADDRESS }'",
                     f"   sed -i 's/^from=\"/&ADDRESS,/' /etc/ssh/civitas/keys/{host['user'] or 'USER'}",
                     "   ```",
