@@ -193,7 +193,8 @@ def _steps(facts: Facts, hosts: t.Sequence[Facts]) -> t.List[str]:
             if facts["copy"]:
                 lines += [f"   Restore from {facts['copy']} until then: add `-e restore_store={facts['copy']}`."]
             lines += [
-                f"4. Its sets are gone. Make one now, on each server: `sudo systemctl start civitas-backup`. Until then {name} is no help."
+                "4. Its sets are gone, and that run ends with `FAILED  backup_store.sets`. Make one now, on each server:",
+                f"   `sudo systemctl start civitas-backup`. Until then {name} is no help.",
             ]
         if group == "monitoring":
             lines += ["4. What it had measured, and the evidence that others had sent it, are gone. See that alarms arrive:", ""]
