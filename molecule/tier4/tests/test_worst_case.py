@@ -101,6 +101,24 @@ def test_the_newest_set_is_restored_over_what_is_there(host, vault):
     assert json.loads(vault.check_output("civitas-store grants")) == []
 
 
+@pytest.mark.parametrize(
+    ("host_name", "key", "words"),
+    [
+        ("", "operator.key", "Write which server was lost: -e rebuild_host="),
+        ("vault", "operator.key", "Hosts of other groups have no data that are restored"),
+        (None, "", "Write where the private key of age lies"),
+        (None, "none.key", "is no file of this machine"),
+        (None, "automation.pub", "holds no private key of age"),
+    ],
+)
+def test_a_rebuild_that_is_not_clear_begins_nothing(host, host_name, key, words):
+    given = host.backend.get_hostname() if host_name is None else host_name
+    done = playbook("rebuild", rebuild_host=given, restore_key_file=str(DIRECTORY / key) if key else "")
+    told = re.sub(r"\s+", " ", done.stdout + done.stderr)
+    assert done.returncode != 0 and words in told and "changed=0" in done.stdout, told
+    assert done.stdout.count("PLAY [") == 1
+
+
 def replaced(name: str) -> None:
     """The machine is gone; the provider gives a fresh one with the account and the key that Ansible logs in with."""
     (platform,) = [one for one in yaml.safe_load((SCENARIO / "molecule.yml").read_text())["platforms"] if one["name"].endswith("-debian12")]

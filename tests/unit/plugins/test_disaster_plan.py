@@ -39,6 +39,7 @@ def test_a_site_that_is_prepared() -> None:
     assert "a copy that somebody took elsewhere" in plan and "restore_store" not in plan
     assert plan.index("systemctl stop civitas-firewall-watch.timer") < plan.index("nft add element")
     assert plan.count("nft add element inet civitas admin4") == plan.count("/etc/ssh/civitas/keys/deploy") == 1
+    assert "that run ends with `FAILED  backup_store.sets`" in plan
     assert "In this order: gate, vault, records, watch." in plan
     assert "Of records 2 good sets, from 2026-11-20T00:00:00Z to 2026-11-21T00:00:00Z, the last one of 5 GiB." in plan
     assert "| records | restore, in the drill | 12 minutes | 2026-11-20T03:12:00Z |" in plan
